@@ -1,0 +1,33 @@
+# The two commands to start: `make repro` and `make test`. Everything they need goes into .venv.
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: repro test lint setup clean-venv
+
+repro: .venv/.pipeline
+	dvc repro
+
+test: .venv/.test
+	python -m pytest
+
+lint: .venv/.test
+	ruff check .
+	ruff format --check .
+
+setup: .venv/.test
+
+# A stamp a file of requirements, so that an unchanged one installs nothing.
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 repro")'
+	$(PYTHON) -m venv .venv
+
+.venv/.pipeline: requirements.txt | .venv/bin/python
+	.venv/bin/python -m pip install -r requirements.txt
+	touch $@
+
+.venv/.test: requirements-test.txt .venv/.pipeline
+	.venv/bin/python -m pip install -r requirements-test.txt
+	touch $@
+
+clean-venv:
+	rm -rf .venv

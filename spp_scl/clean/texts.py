@@ -1,0 +1,33 @@
+"""Texts: what is kept of a tweet, when it is empty, and when two tweets say the same."""
+
+import re
+import unicodedata
+
+_RETWEET = re.compile(r"^\s*rt\s+@\w+:?")
+# The last alternative is a link that the 140 characters of a retweet cut off.
+_LINK = re.compile(r"https?://\S+|www\.\S+|<url>|\bhtt\S*$")
+_USER = re.compile(r"@\w+|<user>")
+
+
+def clean_text(text: str) -> str:
+    """The tweet on one line, without control characters; nothing else changes."""
+    # A lone surrogate, half of an emoji cut by somebody's tool, cannot be written as UTF-8.
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc")
+    return " ".join(text.split())
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing in the text can be seen: only spaces, controls and zero-width characters."""
+    return all(unicodedata.category(c)[0] in "CZ" for c in text)
+
+
+def normalize(text: str) -> str:
+    """The key by which two tweets repeat each other.
+
+    Lower case, without a leading `RT @user:`, links, user names and punctuation. It may be empty, and
+    then says nothing.
+    """
+    text = _USER.sub(" ", _LINK.sub(" ", _RETWEET.sub(" ", text.lower())))
+    words = "".join(c if c.isalnum() else " " for c in text)
+    return " ".join(words.split())

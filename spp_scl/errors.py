@@ -1,0 +1,54 @@
+"""What a user reads when something is wrong: one message, exit status 1, no traceback."""
+
+import errno
+import logging
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+log = logging.getLogger("spp_scl")
+
+
+class UserError(Exception):
+    """A mistake in the input or the surroundings, told as what, where and what to do."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, of whichever library, says that the device has no space left."""
+    # HDF5 and safetensors wrap the system's error in their own and keep only its words.
+    text = str(error)
+    return (
+        (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+        or f"errno = {errno.ENOSPC}" in text
+        or "No space left on device" in text
+    )
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """Run a stage's `main`: its errors for the user, its time and its peak memory go to stderr."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # Libraries that log every file and request at this level would bury the stage's own words.
+    for library in ("httpx", "httpcore", "huggingface_hub", "dvc", "matplotlib", "PIL"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    # SIGTERM ends a stage as Ctrl-C does, through every `finally`, so that nothing half-written stays.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = time.perf_counter()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted: nothing was replaced; the same command starts again", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        sys.exit(
+            f"error: no space left on the device{where}; the earlier outputs are as they were. "
+            "Free some space (`dvc gc --workspace` removes cached results no longer in use) and run again."
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    log.info("%.1f s, peak memory %.2f GiB", time.perf_counter() - started, peak)

@@ -1,0 +1,1 @@
+"""Frozen encoders and the files that keep what they computed."""

@@ -1,0 +1,34 @@
+"""Where the encoders run and in which precision."""
+
+import torch
+
+from spp_scl.errors import UserError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device() -> torch.device:
+    """CUDA when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(device: torch.device, precision: str) -> str:
+    """Resolve `auto`: bf16 where the processor computes in it, else fp16 on CUDA and fp32 on a CPU.
+
+    Raises:
+        UserError: fp16 is asked for on a CPU, which has no fast arithmetic for it.
+    """
+    if precision == "fp16" and device.type == "cpu":
+        raise UserError("precision fp16 needs a GPU; on a CPU choose auto, bf16 or fp32")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    # torch has no public question for these; without the instructions bf16 is slower than fp32.
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which an encoder runs."""
+    return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")

@@ -1,0 +1,51 @@
+"""What a feature file says of the encoder that wrote it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """An encoder, whole: two files with the same fingerprint hold comparable features.
+
+    Args:
+        architecture: for instance `resnet50`.
+        weights: where they came from, for people.
+        sha256: of the weights, and of the vocabulary where there is one.
+        preparation: what is done to an input before the encoder sees it.
+        precision: the arithmetic.
+        software: the versions of the libraries that compute.
+    """
+
+    architecture: str
+    weights: str
+    sha256: str
+    preparation: str
+    precision: str
+    software: str
+
+    def to_json(self) -> str:
+        """One line of JSON, the same for the same encoder."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that decides the features, the source's name and the software apart."""
+        parts = (self.architecture, self.sha256, self.preparation, self.precision)
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def hash_weights(tensors: Mapping[str, torch.Tensor], *more: str) -> str:
+    """SHA-256 of named tensors, in the order of their names, and of further texts."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    for text in more:
+        digest.update(text.encode())
+    return digest.hexdigest()

@@ -1,0 +1,209 @@
+"""Image features: the frozen ResNet-50 up to `layer4`, one 7 x 7 x 2048 map a picture."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.torch
+import torch
+
+import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
+
+# isort: split
+import torchvision
+from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.transforms import CenterCrop, Compose, Resize
+
+from spp_scl.clean.pictures import UnreadablePictureError, open_picture
+from spp_scl.errors import UserError
+from spp_scl.features.device import autocast, choose_device, choose_precision
+from spp_scl.features.encoder import EncoderInfo, hash_weights
+from spp_scl.features.store import writing_images
+from spp_scl.progress import progress
+
+log = logging.getLogger(__name__)
+
+# The preparation of torchvision's IMAGENET1K_V1 weights.
+_prepare = Compose([Resize(256), CenterCrop(224)])
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+_PREPARATION = "RGB, shorter side 256 (bilinear), center crop 224, ImageNet mean and std"
+
+
+class ImageEncoder(torch.nn.Module):
+    """ResNet-50 without its pooling and its classifier, in evaluation mode and frozen."""
+
+    def __init__(self, weights: str, seed: int):
+        """Build it.
+
+        Args:
+            weights: `pretrained` (torchvision's IMAGENET1K_V1), `untrained`, or a local state dict
+                (.safetensors, or .pth with nothing but tensors).
+            seed: draws untrained weights.
+
+        Raises:
+            UserError: the weights cannot be had or do not fit.
+        """
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = resnet50(weights=None)
+        # An identity instead of a cut keeps torchvision's names, which every published file has.
+        self.net.avgpool = torch.nn.Identity()
+        self.net.fc = torch.nn.Identity()
+        if weights == "pretrained":
+            self._load(_pretrained(), "torchvision's IMAGENET1K_V1")
+        elif weights != "untrained":
+            self._load(_local(Path(weights).expanduser()), weights)
+        self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """From (B, 3, 224, 224) uint8 to (B, 49, 2048), the positions row by row."""
+        mean, std = _MEAN.to(pixels.device), _STD.to(pixels.device)
+        x = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        net = self.net
+        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
+        x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
+        return x.flatten(2).transpose(1, 2)
+
+    def _load(self, state: dict[str, torch.Tensor], source: str) -> None:
+        state = {name: t for name, t in state.items() if not name.startswith("fc.")}
+        own = self.net.state_dict()
+        missing = sorted(own.keys() - state.keys())
+        extra = sorted(state.keys() - own.keys())
+        misshapen = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
+        if missing or extra or misshapen:
+            parts = [("missing", missing), ("not known", extra), ("of another shape", misshapen)]
+            told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
+            raise UserError(
+                f"image_features.weights: {source} is not a ResNet-50 state dict ({told})"
+            )
+        self.net.load_state_dict(state)
+
+
+def encode_images(
+    table: pd.DataFrame,
+    folder: Path,
+    path: Path | str,
+    *,
+    weights: str,
+    seed: int,
+    batch_size: int,
+    precision: str,
+) -> None:
+    """Encode the pictures of a clean table, each different one once, into an HDF5 file.
+
+    Args:
+        table: a clean table.
+        folder: the raw folder that its `image` column is relative to.
+        path: the file to write.
+        weights: see `ImageEncoder`.
+        seed: draws untrained weights.
+        batch_size: pictures a batch; every batch is filled up to it, so that a picture's features do
+            not depend on how many others there are.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        UserError: the weights cannot be had, a picture has gone, the disk is full.
+    """
+    device = choose_device()
+    precision = choose_precision(device, precision)
+    encoder = ImageEncoder(weights, seed).to(device)
+    info = EncoderInfo(
+        architecture="resnet50 layer4",
+        weights=_name(weights, seed),
+        sha256=hash_weights(encoder.net.state_dict()),
+        preparation=_PREPARATION,
+        precision=precision,
+        software=f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+    )
+    log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
+    # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
+    index, unique = pd.factorize(table["picture"])
+    first = pd.Series(range(len(table))).groupby(index).first().drop(-1, errors="ignore")
+    images = table["image"].iloc[first].tolist()
+    with writing_images(path, table["id"].tolist(), index, len(unique), info) as maps:
+        start = 0
+        with progress(desc="images", unit="pictures", total=len(images)) as bar:
+            for pixels in _batches(images, folder, batch_size):
+                with torch.inference_mode(), autocast(device, precision):
+                    full = torch.nn.functional.pad(
+                        pixels, (0, 0, 0, 0, 0, 0, 0, batch_size - len(pixels))
+                    )
+                    features = encoder(full.to(device))[: len(pixels)].to(torch.float16).cpu()
+                if not features.isfinite().all():
+                    raise UserError(
+                        "the image encoder's features are not finite; are its weights damaged?"
+                    )
+                maps[start : start + len(pixels)] = features.numpy()
+                start += len(pixels)
+                bar.update(len(pixels))
+
+
+def _batches(images: Sequence[str], folder: Path, size: int) -> Iterator[torch.Tensor]:
+    """Batches (B, 3, 224, 224) uint8, decoded while the encoder computes the ones before."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        names = iter(images)
+        # Two batches ahead, so that memory stays bounded.
+        waiting = [pool.submit(_pixels, folder / name) for name in islice(names, 2 * size)]
+        while waiting:
+            batch, waiting = waiting[:size], waiting[size:]
+            waiting += [pool.submit(_pixels, folder / name) for name in islice(names, size)]
+            yield torch.stack([future.result() for future in batch])
+
+
+def _pixels(path: Path) -> torch.Tensor:
+    try:
+        picture = _prepare(open_picture(path))
+    except (FileNotFoundError, UnreadablePictureError) as error:
+        raise UserError(
+            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
+        ) from None
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _name(weights: str, seed: int) -> str:
+    named = {"pretrained": "torchvision IMAGENET1K_V1", "untrained": f"untrained, seed {seed}"}
+    return named.get(weights, f"local file {Path(weights).name}")
+
+
+_WAYS_OUT = (
+    "Either give a local file (-S image_features.weights=/path/to/resnet50.pth) "
+    "or go without (-S image_features.weights=untrained)"
+)
+
+
+def _pretrained() -> dict[str, torch.Tensor]:
+    weights = ResNet50_Weights.IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"torchvision's ResNet-50 weights IMAGENET1K_V1 cannot be downloaded from {weights.url} "
+            f"({error}). {_WAYS_OUT}"
+        ) from None
+
+
+def _local(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise UserError(
+            f"image_features.weights: {path}: no such file. It takes a file, pretrained, untrained or auto"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the parsers raise whatever they run into
+        raise UserError(
+            f"image_features.weights: {path}: cannot be read as a state dict "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise UserError(f"image_features.weights: {path}: expected a state dict of tensors")
+    return state

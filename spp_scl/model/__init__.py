@@ -1,0 +1,1 @@
+"""The trainable network, what it is fed with, what it predicts and how well."""

@@ -1,0 +1,50 @@
+"""Predictions of a trained network."""
+
+import torch
+
+from spp_scl.model.batches import FeatureTable
+from spp_scl.model.network import Output, SppScl
+from spp_scl.progress import progress
+
+
+@torch.inference_mode()
+def predict(
+    model: SppScl,
+    table: FeatureTable,
+    rows: torch.Tensor,
+    batch_size: int,
+    seed: int,
+    desc: str | None = None,
+) -> Output:
+    """Run the network, in evaluation mode, over rows; the output is in their order, on the CPU.
+
+    With `fusion: sample` the batches are of texts of like length, since the order cannot matter. With
+    `fusion: batch` it does, and the order is drawn from the seed: a file's own order is often sorted by
+    label, and single-class batches would tell the network the answer.
+
+    Args:
+        model: the network; its mode is left as it was.
+        table: the features.
+        rows: (n,) int64.
+        batch_size: rows a batch.
+        seed: draws the order for `fusion: batch`.
+        desc: what a progress bar says; None: no bar.
+    """
+    if model.config.fusion == "batch":
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    else:
+        order = table.lengths[rows].argsort(stable=True)
+    was_training = model.training
+    model.eval()
+    batches = order.split(batch_size)
+    if desc:
+        batches = progress(batches, desc=desc, unit="batches")
+    outputs = [model(table.batch(rows[part])) for part in batches]
+    model.train(was_training)
+    back = order.argsort()
+    return Output(
+        *(
+            torch.cat([getattr(output, name) for output in outputs]).cpu()[back]
+            for name in ("logits", "fused", "text", "image")
+        )
+    )

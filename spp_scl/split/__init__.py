@@ -1,0 +1,1 @@
+"""Splitting: which clean row trains, validates or tests."""

@@ -1,0 +1,143 @@
+"""The three protocols: published, stratified 8:1:1, and grouped 8:1:1 without repeats across splits."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from spp_scl.clean.texts import normalize
+from spp_scl.errors import UserError
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.raw.rows import SPLITS
+from spp_scl.split.published import has_published, read_published
+
+_FOLDS = 10  # of groups: one tests, one validates, eight train
+
+
+def split_table(
+    table: pd.DataFrame, dataset: str, published: Path, protocol: str, seed: int
+) -> tuple[pd.DataFrame, dict]:
+    """Assign the rows of a clean table.
+
+    Args:
+        table: a clean table.
+        dataset: a key of the registry.
+        published: the folder for the dataset's published split files.
+        protocol: `published`, `stratified`, `grouped`, or `auto`: published where there is one, else
+            stratified.
+        seed: draws the stratified and the grouped split.
+
+    Returns:
+        The split (id, split), in the table's order, rows without a split left out; and its counts.
+
+    Raises:
+        UserError: there is no published split, or the dataset allows no other, or a split has no row of
+            some class.
+    """
+    chosen = _protocol(table, dataset, published, protocol)
+    if chosen == "published":
+        if DATASETS[dataset].published == "files":
+            splits = table["id"].map(read_published(published))
+        else:
+            splits = table["split"]
+    elif chosen == "stratified":
+        splits = stratified(table["label"].cat.codes.to_numpy(), seed)
+    else:
+        splits = grouped(table["label"].cat.codes.to_numpy(), repeats(table), seed)
+    split = pd.DataFrame({"id": table["id"], "split": splits, "label": table["label"]})
+    unassigned = int(split["split"].isna().sum())
+    split = split[split["split"].notna()].astype({"split": "str"}).reset_index(drop=True)
+    counts = pd.crosstab(split["split"], split["label"], dropna=False)
+    _require_every_class(counts.reindex(SPLITS, fill_value=0), chosen)
+    report = {
+        "protocol": chosen,
+        "unassigned": unassigned,
+        **{
+            name: {
+                "rows": int(counts.loc[name].sum()),
+                "classes": {str(c): int(n) for c, n in counts.loc[name].items()},
+            }
+            for name in SPLITS
+        },
+    }
+    return split[["id", "split"]], report
+
+
+def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A split a row, 8:1:1 within each class. `labels`: (n,) integers."""
+    rng = np.random.default_rng(seed)
+    splits = np.full(len(labels), "train", dtype=object)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        tenth = max(1, round(len(rows) / 10))
+        splits[rows[:tenth]] = "test"
+        splits[rows[tenth : 2 * tenth]] = "valid"
+    return splits
+
+
+def grouped(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """About 8:1:1 with the classes' shares, and no group in two splits. `groups`: (n,) integers."""
+    if np.bincount(labels).max() < _FOLDS:
+        raise UserError(f"too few rows to split in groups: no class has {_FOLDS}")
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
+        labels, labels, groups
+    )
+    splits = np.full(len(labels), "train", dtype=object)
+    for name in ("test", "valid"):
+        splits[next(folds)[1]] = name
+    return splits
+
+
+def repeats(table: pd.DataFrame) -> np.ndarray:
+    """Group the rows that repeat each other: (n,) integers.
+
+    Two rows are in one group when their normalized texts or their pictures are equal, directly or
+    through others. An empty text and a missing picture repeat nothing.
+    """
+    keys = pd.concat(
+        [table["text"].map(normalize).replace("", None), table["picture"]], ignore_index=True
+    )
+    present = keys.notna().to_numpy()
+    rows = np.tile(np.arange(len(table)), 2)[present]
+    # Rows and keys are the two sides of a graph; what hangs together is one group.
+    codes = pd.factorize(keys[present])[0] + len(table)
+    size = int(codes.max(initial=len(table) - 1)) + 1
+    graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, codes)), shape=(size, size))
+    return connected_components(graph, directed=False)[1][: len(table)]
+
+
+def _protocol(table: pd.DataFrame, dataset: str, published: Path, protocol: str) -> str:
+    source = DATASETS[dataset].published
+    there = (source == "inside" and bool(table["split"].notna().any())) or (
+        source == "files" and has_published(published)
+    )
+    if protocol == "auto":
+        return "published" if there else "stratified"
+    if protocol == "published" and not there:
+        if source == "files":
+            read_published(published)  # says which files, where from and where to
+        raise UserError(
+            f"split.protocol is `published`, but {dataset} has no published split"
+            + (" (no `split` column)" if source else "")
+            + "; choose `-S split.protocol=stratified` or `-S split.protocol=grouped`"
+        )
+    if protocol != "published" and DATASETS[dataset].only_published:
+        raise UserError(
+            f"split.protocol is `{protocol}`, but {dataset} has only its own split: its training labels and "
+            "its test labels were made in different ways. Choose `-S split.protocol=published`"
+        )
+    return protocol
+
+
+def _require_every_class(counts: pd.DataFrame, protocol: str) -> None:
+    for split, row in counts.iterrows():
+        empty = [str(label) for label, count in row.items() if count == 0]
+        if empty:
+            raise UserError(
+                f"split.protocol `{protocol}`: the {split} split has no row of class {', '.join(empty)}; every "
+                "class must stand in train, valid and test. Give these classes more rows, "
+                "or assign the rows yourself in a `split` column of dataset `table`"
+            )

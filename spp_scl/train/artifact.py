@@ -1,0 +1,84 @@
+"""The trained model on disk: `model.safetensors`, and beside it `model.json` with what rebuilds it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from spp_scl.errors import UserError
+from spp_scl.files import read_json, replacing, write_json
+from spp_scl.model.network import ModelConfig, SppScl
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a model needs beside its weights.
+
+    Args:
+        config: of the network.
+        classes: names, in the order of the logits.
+        features: the fingerprint of the encoders whose features it was trained on.
+        batch_size: and
+        seed: of the training, which `fusion: batch` repeats in prediction.
+        training: the summary of the training.
+    """
+
+    config: ModelConfig
+    classes: list[str]
+    features: str
+    batch_size: int
+    seed: int
+    training: Mapping[str, float | int | bool]
+
+
+def save_model(path: Path | str, model: SppScl, artifact: Artifact) -> None:
+    """Write the weights to `path` (.safetensors) and the rest beside it (.json)."""
+    path = Path(path)
+    state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as weights, replacing(path.with_suffix(".json")) as description:
+        weights.write_bytes(safetensors.torch.save(state))
+        write_json(description, {"format": _FORMAT, **asdict(artifact)})
+
+
+def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
+    """Read a model, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing or damaged, or the two do not belong together.
+    """
+    path = Path(path)
+    description = path.with_suffix(".json")
+    again = "train it again with `dvc repro train --force`"
+    values = read_json(description, "the model's description")
+    try:
+        if values.pop("format") != _FORMAT:
+            raise UserError(f"{description}: of another format; {again}")
+        artifact = Artifact(**{**values, "config": ModelConfig(**values["config"])})
+        state = safetensors.torch.load(path.read_bytes())
+        model = SppScl(artifact.config)
+        model.load_state_dict(state)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {again}") from None
+    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: damaged, or not the model that {description.name} describes "
+            f"({str(error).splitlines()[0]}); {again}"
+        ) from None
+    return model.eval(), artifact
+
+
+def require_features(artifact: Artifact, features: str, path: Path | str) -> None:
+    """Refuse features of another encoder than the model was trained on.
+
+    Raises:
+        UserError: they are.
+    """
+    if artifact.features != features:
+        raise UserError(
+            f"{path}: the model was trained on features of another encoder than these files hold; "
+            "train it again with `dvc repro train`"
+        )

@@ -1,0 +1,61 @@
+"""The gate: whether a batch needs step 2.
+
+S = sigmoid(T' I'^T), m = the mean of S's diagonal, count = the number of pairs with S_ij < m, P = the number of
+pairs with equal labels. Step 2 is skipped once count >= floor(alpha * P).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One batch's gate.
+
+    Args:
+        count: pairs (i, j) with S_ij < m.
+        positives: P, pairs with equal labels, i = j included.
+        saturated: the share of pairs whose S_ij is exactly 1 in float32. Compared there, all of these tie
+            and none is below m, whatever alpha is.
+        step2: whether step 2 runs.
+    """
+
+    count: int
+    positives: int
+    saturated: float
+    step2: bool
+
+
+@torch.no_grad()
+def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: float) -> Gate:
+    """Decide on a batch.
+
+    The dot products of T_p and I_p, non-negative and not normalized, soon exceed 17, from where a float32
+    sigmoid is exactly 1. The comparison is therefore made on log(1 - S), which has no such ties:
+    S_ij < m exactly when log(1 - S_ij) > log(mean_i(1 - S_ii)).
+
+    Args:
+        text: (B, 32), T_p after step 1.
+        image: (B, 32), I_p after step 1.
+        labels: (B,).
+        alpha: the share of the positive pairs' number that `count` must reach.
+    """
+    products = text @ image.T
+    log_rest = F.logsigmoid(-products.double())  # log(1 - S)
+    diagonal = log_rest.diagonal()
+    # The mean around its largest term: equal terms give exactly their value, so that they stay ties.
+    largest = diagonal.max()
+    log_rest_of_mean = largest + (diagonal - largest).exp().mean().log()
+    counts = torch.stack(
+        [
+            (log_rest > log_rest_of_mean).sum(),
+            (labels[:, None] == labels[None, :]).sum(),
+            (products.sigmoid() == 1).sum(),
+        ]
+    )
+    count, positives, saturated = counts.tolist()  # one wait for the device, not three
+    step2 = count < math.floor(alpha * positives)
+    return Gate(count, positives, saturated / products.numel(), step2)

@@ -1,0 +1,59 @@
+"""The contrastive losses (Khosla et al. 2020, "Supervised Contrastive Learning", the L_out form).
+
+Shapes: B batch, K width.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def intra_modal_loss(
+    embeddings: torch.Tensor, labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """L_cli or L_clt: each sample against the others of its own modality.
+
+    The anchor itself is neither a positive nor in the denominator.
+
+    Args:
+        embeddings: (B, K); they are l2-normalized here.
+        labels: (B,).
+        temperature: tau.
+
+    Returns:
+        The mean over all B anchors, a scalar; an anchor without a positive counts 0.
+    """
+    z = F.normalize(embeddings, dim=1)
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    return _contrast(z @ z.T / temperature, _same(labels) & ~itself, ~itself)
+
+
+def inter_modal_loss(
+    image: torch.Tensor, text: torch.Tensor, labels: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """L_clm: each image against all texts; its own text is a positive as any of its label.
+
+    Args:
+        image: (B, K), the anchors.
+        text: (B, K).
+        labels: (B,).
+        temperature: tau.
+
+    Returns:
+        The mean over the B anchors, a scalar.
+    """
+    logits = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T / temperature
+    return _contrast(logits, _same(labels), torch.ones_like(logits, dtype=torch.bool))
+
+
+def _same(labels: torch.Tensor) -> torch.Tensor:
+    return labels[:, None] == labels[None, :]
+
+
+def _contrast(
+    logits: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor
+) -> torch.Tensor:
+    # Not -inf: an anchor without any candidate (a batch of one) must not give a NaN, not even a gradient.
+    masked = logits.masked_fill(~candidates, torch.finfo(logits.dtype).min)
+    log_probability = logits - masked.logsumexp(dim=1, keepdim=True)
+    total = torch.where(positives, log_probability, 0).sum(dim=1)
+    return -(total / positives.sum(dim=1).clamp(min=1)).mean()

@@ -1,0 +1,235 @@
+"""The training loop: two steps a batch, the best epoch on validation data kept."""
+
+import copy
+import logging
+import os
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from dvclive import Live
+from torch import nn
+
+from spp_scl.errors import UserError
+from spp_scl.model.batches import Batch, FeatureTable
+from spp_scl.model.inference import predict
+from spp_scl.model.metrics import classification_metrics
+from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.params import TrainParams
+from spp_scl.progress import progress
+from spp_scl.train.gate import Gate, gate
+from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trained:
+    """A finished training.
+
+    Args:
+        model: with the weights of the best epoch.
+        best_epoch: counted from 1.
+        epochs: how many ran.
+        gates: of every batch of the run.
+    """
+
+    model: SppScl
+    best_epoch: int = 0
+    epochs: int = 0
+    gates: list[Gate] = field(default_factory=list)
+
+    @property
+    def step2_share(self) -> float:
+        """The share of all batches in which step 2 ran."""
+        return sum(g.step2 for g in self.gates) / len(self.gates)
+
+    def summary(self) -> dict[str, float | int | bool]:
+        """What the metrics say of the training."""
+        return {
+            "best_epoch": self.best_epoch,
+            "epochs": self.epochs,
+            "step2_share": self.step2_share,
+            "count_over_p": _mean([g.count / g.positives for g in self.gates]),
+            "saturated_share": _mean([g.saturated for g in self.gates]),
+            # When step 2 always or never ran, a slightly other alpha would have changed nothing.
+            "alpha_mattered": 0 < self.step2_share < 1,
+        }
+
+
+def make_deterministic(seed: int) -> None:
+    """Fix everything that chance decides in torch, and refuse operations that do not repeat."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS does not repeat
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(seed)
+
+
+def train(
+    table: FeatureTable,
+    labels: torch.Tensor,
+    classes: list[str],
+    training: torch.Tensor,
+    validation: torch.Tensor,
+    config: ModelConfig,
+    *,
+    alpha: float,
+    seed: int,
+    params: TrainParams,
+    selection: str,
+    live: Live,
+) -> Trained:
+    """Train a network.
+
+    Args:
+        table: the features of all rows.
+        labels: (N,) int64 of all rows, on the CPU.
+        classes: their names.
+        training: (n,) rows to learn from.
+        validation: (v,) rows that choose the epoch.
+        config: of the network.
+        alpha: of the gate.
+        seed: draws the weights, the batches and dropout.
+        params: the section `train` of the parameters.
+        selection: the metric that chooses the epoch, `f1_weighted` or `f1_macro`.
+        live: takes the log, a step and an epoch.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    make_deterministic(seed)
+    model = SppScl(config).to(table.device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, params.lr_step, params.lr_decay)
+    shuffle = torch.Generator().manual_seed(seed)
+    result = Trained(model)
+    best_value, best_state = -1.0, {}
+    step = 0
+    bar = progress(range(1, params.epochs + 1), desc="train", unit="epochs")
+    for epoch in bar:
+        model.train()
+        losses, gates = [], []
+        for rows in epoch_batches(training, params.batch_size, shuffle):
+            batch, target = table.batch(rows), labels[rows].to(table.device)
+            step_losses, step_gate = train_batch(model, optimizer, batch, target, alpha, params)
+            losses.append(step_losses)
+            gates.append(step_gate)
+        result.gates += gates
+        result.epochs = epoch
+        mean = _log_steps(live, step, losses, gates)
+        step += len(gates)
+        if not all(map(_finite, mean.values())):
+            raise UserError(
+                f"training: the loss is no longer a finite number (epoch {epoch}); a lower "
+                "train.learning_rate or a higher train.temperature may help"
+            )
+        valid = _validate(model, table, labels, validation, classes, params, seed)
+        _log_epoch(live, epoch, mean, gates, scheduler.get_last_lr()[0], valid)
+        scheduler.step()
+        if valid[selection] > best_value:
+            best_value, result.best_epoch = valid[selection], epoch
+            best_state = copy.deepcopy(model.state_dict())
+        share = _mean([g.step2 for g in gates])
+        bar.set_postfix_str(
+            f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, best {best_value:.3f}, step 2 {share:.0%}"
+        )
+        if params.patience and epoch - result.best_epoch >= params.patience:
+            log.info("no better validation F1 in %d epochs: stopped", params.patience)
+            break
+    model.load_state_dict(best_state)
+    return result
+
+
+def epoch_batches(rows: torch.Tensor, size: int, shuffle: torch.Generator) -> list[torch.Tensor]:
+    """Shuffle rows into batches; a last batch of one, which batch normalization cannot take, joins another."""
+    batches = list(rows[torch.randperm(len(rows), generator=shuffle)].split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def train_batch(
+    model: SppScl,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    labels: torch.Tensor,
+    alpha: float,
+    params: TrainParams,
+) -> tuple[dict[str, torch.Tensor], Gate]:
+    """The two steps on one batch; returns the losses, not yet fetched from the device, and the gate."""
+    output = model(batch)
+    losses = {
+        "loss_ce": F.cross_entropy(output.logits, labels),
+        "loss_clt": intra_modal_loss(output.text, labels, params.temperature),
+        "loss_cli": intra_modal_loss(output.image, labels, params.temperature),
+    }
+    losses["loss"] = params.ce_weight * losses["loss_ce"] + losses["loss_clt"] + losses["loss_cli"]
+    _step(optimizer, losses["loss"])
+    # Again, with the updated weights and still in training mode.
+    branches = model.branches(batch)
+    decision = gate(branches.text, branches.image, labels, alpha)
+    if decision.step2:
+        losses["loss_clm"] = inter_modal_loss(
+            branches.image, branches.text, labels, params.temperature
+        )
+        _step(optimizer, losses["loss_clm"])
+    return {name: loss.detach() for name, loss in losses.items()}, decision
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _validate(model, table, labels, rows, classes, params, seed) -> dict:
+    output = predict(model, table, rows, params.batch_size, seed)
+    return classification_metrics(output.logits, labels[rows], classes)
+
+
+def _log_steps(
+    live: Live, first: int, losses: list[dict[str, torch.Tensor]], gates: list[Gate]
+) -> dict[str, float]:
+    """Log an epoch's steps, and return the mean of each loss over the steps that had it."""
+    values: dict[str, list[float]] = {}
+    # Fetched from the device here, once an epoch, so that no step waits for its log.
+    for name in ("loss", "loss_ce", "loss_clt", "loss_cli", "loss_clm"):
+        steps = [i for i, step in enumerate(losses) if name in step]
+        if steps:
+            values[name] = torch.stack([losses[i][name] for i in steps]).tolist()
+            for i, value in zip(steps, values[name], strict=True):
+                live.step = first + i
+                live.log_metric(f"step/{name}", value)
+    for i, g in enumerate(gates):
+        live.step = first + i
+        live.log_metric("step/step2", int(g.step2))
+        live.log_metric("step/count_over_p", g.count / g.positives)
+    return {name: _mean(numbers) for name, numbers in values.items()}
+
+
+def _log_epoch(live: Live, epoch: int, losses, gates: list[Gate], rate: float, valid) -> None:
+    live.step = epoch
+    for name, value in losses.items():
+        live.log_metric(f"epoch/{name}", value)
+    live.log_metric("epoch/learning_rate", rate)
+    live.log_metric("epoch/step2_share", _mean([g.step2 for g in gates]))
+    live.log_metric("epoch/count_over_p", _mean([g.count / g.positives for g in gates]))
+    live.log_metric("epoch/saturated_share", _mean([g.saturated for g in gates]))
+    for name, value in valid.items():
+        if name != "f1":
+            live.log_metric(f"valid/{name}", value)
+    live.make_summary()
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
