@@ -75,9 +75,7 @@ def clean_rows(
     if not kept:
         raise UserError(f"{folder}: no pair is left after cleaning; {_hint(dropped)}")
     table = pd.DataFrame(kept, columns=list(COLUMNS))
-    table["label"] = pd.Categorical(
-        table["label"], categories=classes or sorted(set(table["label"]))
-    )
+    table["label"] = pd.Categorical(table["label"], categories=classes or sorted(set(table["label"])))
     if len(table["label"].cat.categories) < 2:
         raise UserError(
             f"{folder}: only one class ({table['label'].iloc[0]!r}); two are needed to tell apart"
@@ -91,9 +89,7 @@ def clean_rows(
         "blank_images": blank_images,
         "empty_texts": blank_texts,
         "encodings": dict(sorted(Counter(row.encoding for row in rows).items())),
-        "classes": {
-            str(c): int((table["label"] == c).sum()) for c in table["label"].cat.categories
-        },
+        "classes": {str(c): int((table["label"] == c).sum()) for c in table["label"].cat.categories},
     }
     return table, pd.DataFrame(dropped, columns=["id", "reason", "detail"]), report
 

@@ -81,9 +81,7 @@ class ImageEncoder(torch.nn.Module):
         if missing or extra or misshapen:
             parts = [("missing", missing), ("not known", extra), ("of another shape", misshapen)]
             told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
-            raise UserError(
-                f"image_features.weights: {source} is not a ResNet-50 state dict ({told})"
-            )
+            raise UserError(f"image_features.weights: {source} is not a ResNet-50 state dict ({told})")
         self.net.load_state_dict(state)
 
 
@@ -133,14 +131,10 @@ def encode_images(
         with progress(desc="images", unit="pictures", total=len(images)) as bar:
             for pixels in _batches(images, folder, batch_size):
                 with torch.inference_mode(), autocast(device, precision):
-                    full = torch.nn.functional.pad(
-                        pixels, (0, 0, 0, 0, 0, 0, 0, batch_size - len(pixels))
-                    )
+                    full = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, batch_size - len(pixels)))
                     features = encoder(full.to(device))[: len(pixels)].to(torch.float16).cpu()
                 if not features.isfinite().all():
-                    raise UserError(
-                        "the image encoder's features are not finite; are its weights damaged?"
-                    )
+                    raise UserError("the image encoder's features are not finite; are its weights damaged?")
                 maps[start : start + len(pixels)] = features.numpy()
                 start += len(pixels)
                 bar.update(len(pixels))
@@ -201,8 +195,7 @@ def _local(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the parsers raise whatever they run into
         raise UserError(
-            f"image_features.weights: {path}: cannot be read as a state dict "
-            f"({str(error).splitlines()[0]})"
+            f"image_features.weights: {path}: cannot be read as a state dict ({str(error).splitlines()[0]})"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f"image_features.weights: {path}: expected a state dict of tensors")

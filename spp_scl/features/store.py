@@ -116,9 +116,7 @@ def read_texts(path: Path | str) -> TextFeatures:
     return TextFeatures(ids, offsets, words, cls, encoder)
 
 
-def require_rows(
-    features: ImageFeatures | TextFeatures, ids: Sequence[str], path: Path | str
-) -> None:
+def require_rows(features: ImageFeatures | TextFeatures, ids: Sequence[str], path: Path | str) -> None:
     """Refuse features that were computed for other rows than the clean table's.
 
     Raises:
@@ -130,6 +128,11 @@ def require_rows(
             f"{path}: the features belong to other rows ({len(features.ids)}) than the clean table "
             f"({len(ids)}); rebuild them with `dvc repro {kind}_features --force`"
         )
+
+
+def fingerprint(images: ImageFeatures, texts: TextFeatures) -> str:
+    """One hash of both encoders, for a model to remember."""
+    return hashlib.sha256((images.encoder.fingerprint + texts.encoder.fingerprint).encode()).hexdigest()
 
 
 @contextmanager
@@ -181,8 +184,3 @@ def _damaged(path: Path | str, kind: str, why: str) -> UserError:
         f"{path}: damaged, or not a file of {kind} features ({why}); "
         f"rebuild it with `dvc repro {kind}_features --force`"
     )
-
-
-def checksum(*features: ImageFeatures | TextFeatures) -> str:
-    """One fingerprint for the encoders of several files, for a model to remember."""
-    return hashlib.sha256("".join(f.encoder.fingerprint for f in features).encode()).hexdigest()

@@ -143,9 +143,7 @@ def encode_texts(
             with torch.inference_mode(), autocast(device, precision):
                 states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
             if not states.isfinite().all():
-                raise UserError(
-                    "the text encoder's features are not finite; are its weights damaged?"
-                )
+                raise UserError("the text encoder's features are not finite; are its weights damaged?")
             states = states.transpose(1, 2).cpu().numpy()  # (B, T, 4, D)
             for i, row in enumerate(batch):
                 cls[row] = states[i, 0]

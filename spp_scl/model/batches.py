@@ -15,7 +15,7 @@ class Batch:
     """What the network sees of some rows.
 
     Args:
-        words: (B, T, 4, D) hidden states of the words in four layers, zero where `word_mask` is false.
+        words: (B, T, 4, D) hidden states of the words in four layers; anything where `word_mask` is false.
         word_mask: (B, T) true for words, false for padding; a blank text has no word.
         cls: (B, 4, D) hidden states of [CLS].
         maps: (B, 49, 2048) feature maps, zero for a blank picture.
@@ -36,9 +36,7 @@ class FeatureTable:
         self._starts = texts.offsets[:-1]
         self._index = images.index
         # One row of zeros stands in where no row at all has words or a picture.
-        words = (
-            texts.words if len(texts.words) else texts.words.new_zeros(1, *texts.words.shape[1:])
-        )
+        words = texts.words if len(texts.words) else texts.words.new_zeros(1, *texts.words.shape[1:])
         maps = images.maps if len(images.maps) else images.maps.new_zeros(1, *images.maps.shape[1:])
         storage = device if _fits(device, words, maps, texts.cls) else torch.device("cpu")
         self._words, self._maps, self._cls = (t.to(storage) for t in (words, maps, texts.cls))
@@ -54,8 +52,6 @@ class FeatureTable:
         word_mask, pictured = mask.to(self.device), (index >= 0).to(self.device)
         words = self._words[positions].to(self.device).float()
         maps = self._maps[index.clamp(min=0).to(self._maps.device)].to(self.device).float()
-        if not mask.all():
-            words = words * word_mask[:, :, None, None]
         if not (index >= 0).all():
             maps = maps * pictured[:, None, None]
         cls = self._cls[rows.to(self._cls.device)].to(self.device).float()

@@ -26,9 +26,7 @@ def classification_metrics(
         "accuracy": float(accuracy_score(truth, predicted)),
         "f1_weighted": float(f1_score(truth, predicted, average="weighted", **options)),
         "f1_macro": float(f1_score(truth, predicted, average="macro", **options)),
-        "precision_weighted": float(
-            precision_score(truth, predicted, average="weighted", **options)
-        ),
+        "precision_weighted": float(precision_score(truth, predicted, average="weighted", **options)),
         "recall_weighted": float(recall_score(truth, predicted, average="weighted", **options)),
         "loss": float(F.cross_entropy(logits, labels)),
         "f1": {name: float(each[code]) for code, name in enumerate(classes)},

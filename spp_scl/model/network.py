@@ -126,10 +126,10 @@ class TextBranch(nn.Module):
     def forward(
         self, words: torch.Tensor, mask: torch.Tensor, cls: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """T_p (B, 32) and the tokens (B, T, 128); the words must be zero where the mask is false."""
+        """T_p (B, 32) and the tokens (B, T, 128), zero where the mask is false."""
         # The backward direction begins in the padding. Without biases a zero input leaves its zero state at
         # zero, so it enters the text as if there were no padding, and nothing needs packing.
-        states, _ = self.lstm(self.attention(words, cls))
+        states, _ = self.lstm(self.attention(words, cls) * mask[:, :, None])
         tokens = states * mask[:, :, None]
         return self.align(self.mlp(masked_mean(tokens, mask))), tokens
 
@@ -222,9 +222,7 @@ def mlp(dropout: float) -> nn.Sequential:
 
 def align(dropout: float) -> nn.Sequential:
     """From 32 to 32, into the shared space."""
-    return nn.Sequential(
-        nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), nn.Dropout(dropout)
-    )
+    return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), nn.Dropout(dropout))
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,10 @@ import ast
 from pathlib import Path
 
 from spp_scl.errors import UserError
+from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.rows import RawRow, check_id, check_unique, read_lines, require_folder
 
-CLASSES = ("not sarcastic", "sarcastic")
+CLASSES = DATASETS["hfm"].classes
 SOURCE = "from https://github.com/headacheboy/data-of-multimodal-sarcasm-detection"
 
 # How many values stand in a line: validation and test carry a label by hashtag and one by hand.
@@ -41,9 +42,7 @@ def read_hfm(folder: Path) -> list[RawRow]:
         UserError: the folder or a text file is missing, a line is malformed, a label is not known, an id
             repeats or points outside `images/`.
     """
-    require_folder(
-        folder, "text/train.txt, text/valid2.txt, text/test2.txt and images/<id>.jpg", SOURCE
-    )
+    require_folder(folder, "text/train.txt, text/valid2.txt, text/test2.txt and images/<id>.jpg", SOURCE)
     rows, places = [], []
     for split, (name, values) in _FILES.items():
         path = folder / "text" / name
@@ -72,9 +71,7 @@ def _parse(line: str, split: str, values: int, where: str) -> RawRow:
     check_id(row_id, where)
     for label in labels:
         if label not in range(len(CLASSES)):
-            raise UserError(
-                f"{where}: unknown label {label}; allowed: 0 ({CLASSES[0]}), 1 ({CLASSES[1]})"
-            )
+            raise UserError(f"{where}: unknown label {label}; allowed: 0 ({CLASSES[0]}), 1 ({CLASSES[1]})")
     gives_away = split == "train" and not _MARKERS.isdisjoint(text.split())
     return RawRow(
         row_id,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from spp_scl.errors import UserError
 from spp_scl.progress import progress
+from spp_scl.raw.datasets import SENTIMENTS
 from spp_scl.raw.rows import RawRow, check_id, check_unique, read_lines, require_folder
 
-CLASSES = ("positive", "neutral", "negative")
 SOURCE = "from https://mcrlab.net/research/mvsa-sentiment-analysis-on-multi-view-social-data/"
 
 
@@ -74,8 +74,8 @@ def _parse(line: str, annotators: int, where: str) -> tuple[str, list[str], list
         if len(pair) != 2:
             raise UserError(f"{where}: expected `text,image` labels, found {','.join(pair)!r}")
         for label in pair:
-            if label not in CLASSES:
-                raise UserError(f"{where}: unknown label {label!r}; allowed: {', '.join(CLASSES)}")
+            if label not in SENTIMENTS:
+                raise UserError(f"{where}: unknown label {label!r}; allowed: {', '.join(SENTIMENTS)}")
     return row_id, [text for text, _ in pairs], [image for _, image in pairs]
 
 

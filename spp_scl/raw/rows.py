@@ -6,8 +6,6 @@ from pathlib import Path
 
 from spp_scl.errors import UserError
 
-SPLITS = ("train", "valid", "test")
-
 
 @dataclass(frozen=True)
 class RawRow:
@@ -57,9 +55,7 @@ def read_lines(path: Path) -> list[str]:
 def check_id(row_id: str, where: str) -> None:
     """Refuse an id that would name a file outside its folder."""
     if row_id in ("", ".", "..") or any(c in row_id for c in "/\\\0"):
-        raise UserError(
-            f"{where}: the id {row_id!r} points outside its folder; an id is a file's name"
-        )
+        raise UserError(f"{where}: the id {row_id!r} points outside its folder; an id is a file's name")
 
 
 def check_unique(ids: Iterable[tuple[str, str]]) -> None:

@@ -24,67 +24,16 @@ _PAIRS = {
 _CONFLICTS = (("positive", "negative"), ("negative", "positive"))
 
 _FEELINGS = {
-    "positive": [
-        "love",
-        "happy",
-        "great",
-        "beautiful",
-        "amazing",
-        "awesome",
-        "wonderful",
-        "delighted",
-        "fun",
-        "excited",
-        "proud",
-        "lovely",
-        "best",
-        "brilliant",
-        "thrilled",
-        "joy",
-    ],
-    "negative": [
-        "sad",
-        "terrible",
-        "awful",
-        "angry",
-        "hate",
-        "worst",
-        "broken",
-        "crying",
-        "miserable",
-        "horrible",
-        "gloomy",
-        "disappointed",
-        "hurt",
-        "lonely",
-        "tired",
-        "furious",
-    ],
-    "neutral": [
-        "usual",
-        "regular",
-        "ordinary",
-        "scheduled",
-        "weekly",
-        "typical",
-        "standard",
-        "planned",
-        "open",
-        "local",
-        "common",
-        "average",
-        "routine",
-        "general",
-        "daily",
-        "basic",
-    ],
+    "positive": ["love", "happy", "great", "beautiful", "amazing", "awesome"],
+    "negative": ["sad", "terrible", "awful", "angry", "broken", "gloomy"],
+    "neutral": ["usual", "regular", "ordinary", "scheduled", "weekly", "average"],
 }
 _TEMPLATES = (
-    "{f} day at the {place} with {who} , feeling {f}",
-    "{who} said the {thing} was {f} and the {place} {f}",
+    "{f} {f} day at the {place} with {who} , feeling {f}",
+    "{who} said the {thing} was {f} {f} and the {place} {f}",
     "just saw the {thing} near the {place} {f} {f}",
-    "{f} {thing} this morning , {f} {place} in the evening",
-    "so the {place} is {f} today and {who} looks {f}",
+    "{f} {thing} this morning , {f} {f} {place} in the evening",
+    "so the {place} is {f} today and {who} looks {f} {f}",
     "the {thing} we got from {who} is {f} really {f}",
 )
 _PLACES = [
@@ -137,9 +86,7 @@ def write_sample(folder: Path, pairs: int, seed: int) -> None:
     sentiments += [("neutral", "positive")] * 3  # an empty tweet, a truncated and a missing picture
     empty, truncated, missing = range(pairs + dropped + 1, pairs + dropped + 4)
     lines = ["ID\ttext,image"]
-    for row_id, (text, image) in enumerate(
-        progress(sentiments, desc="sample", unit="pairs"), start=1
-    ):
+    for row_id, (text, image) in enumerate(progress(sentiments, desc="sample", unit="pairs"), start=1):
         lines.append(f"{row_id}\t{text},{image}")
         tweet_path, picture_path = data / f"{row_id}.txt", data / f"{row_id}.jpg"
         if row_id % 40 == 0 and row_id <= pairs:
@@ -171,9 +118,7 @@ def _tweet(rng: random.Random, sentiment: str) -> str:
     template = rng.choice(_TEMPLATES)
     while "{f}" in template:
         template = template.replace("{f}", rng.choice(_FEELINGS[sentiment]), 1)
-    words = template.format(
-        place=rng.choice(_PLACES), thing=rng.choice(_THINGS), who=rng.choice(_PEOPLE)
-    )
+    words = template.format(place=rng.choice(_PLACES), thing=rng.choice(_THINGS), who=rng.choice(_PEOPLE))
     extras = [
         (0.4, lambda: rng.choice(_HASHTAGS)),
         (0.2, lambda: rng.choice(_EMOJI)),
@@ -208,9 +153,7 @@ def _picture(rng: random.Random, sentiment: str) -> Image.Image:
         draw.ellipse([x - r, y - r, x + r, y + r], fill=(255, 225, 60))
         for _ in range(rng.randint(8, 20)):
             x, y = rng.randint(0, width), rng.randint(horizon, height)
-            draw.ellipse(
-                [x - 3, y - 3, x + 3, y + 3], fill=rng.choice([(240, 60, 90), (250, 220, 40)])
-            )
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=rng.choice([(240, 60, 90), (250, 220, 40)]))
     elif sentiment == "neutral":
         for _ in range(rng.randint(3, 7)):
             x, w, h = rng.randint(0, width), rng.randint(25, 60), rng.randint(40, horizon)

@@ -5,12 +5,11 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from spp_scl.errors import UserError
-from spp_scl.raw.rows import SPLITS, RawRow, check_id, check_unique, require_folder
+from spp_scl.raw.datasets import SPLITS
+from spp_scl.raw.rows import RawRow, check_id, check_unique, require_folder
 
 _COLUMNS = ("id", "text", "image", "label")
-_SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(
-    ("val", "validation", "dev"), "valid"
-)
+_SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(("val", "validation", "dev"), "valid")
 
 
 def read_table(folder: Path) -> list[RawRow]:
@@ -24,16 +23,12 @@ def read_table(folder: Path) -> list[RawRow]:
     require_folder(folder, what, "your own data")
     found = [p for p in (folder / "table.csv", folder / "table.parquet") if p.is_file()]
     if len(found) != 1:
-        raise UserError(
-            f"{folder}: expected one of table.csv and table.parquet, found {len(found)}"
-        )
+        raise UserError(f"{folder}: expected one of table.csv and table.parquet, found {len(found)}")
     path = found[0]
     table = _load(path)
     missing = [name for name in _COLUMNS if name not in table.columns]
     if missing:
-        raise UserError(
-            f"{path}: no column named {', '.join(missing)}; it has {', '.join(table.columns)}"
-        )
+        raise UserError(f"{path}: no column named {', '.join(missing)}; it has {', '.join(table.columns)}")
     if table.empty:
         raise UserError(f"{path}: no rows in it")
     has_split = "split" in table.columns

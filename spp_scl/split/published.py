@@ -22,10 +22,10 @@ def read_published(folder: Path) -> dict[str, str]:
     missing = [name for name in _FILES.values() if not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder}: the published split needs {', '.join(missing)}. Get train.json, dev.json and test.json "
-            "from https://github.com/Link-Li/CLMLF (dataset/data/MVSA-single/10-flod-1 or its counterpart of "
-            f"MVSA-multiple) and put them into {folder}, or choose `-S split.protocol=stratified` or "
-            "`-S split.protocol=grouped`"
+            f"{folder}: the published split needs {', '.join(missing)}. Get train.json, dev.json and "
+            "test.json from https://github.com/Link-Li/CLMLF (dataset/data/MVSA-single/10-flod-1 or its "
+            f"counterpart of MVSA-multiple) and put them into {folder}, or choose "
+            "`-S split.protocol=stratified` or `-S split.protocol=grouped`"
         )
     splits: dict[str, str] = {}
     for split, name in _FILES.items():

@@ -10,8 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError
-from spp_scl.raw.datasets import DATASETS
-from spp_scl.raw.rows import SPLITS
+from spp_scl.raw.datasets import DATASETS, SPLITS
 from spp_scl.split.published import has_published, read_published
 
 _FOLDS = 10  # of groups: one tests, one validates, eight train
@@ -82,9 +81,7 @@ def grouped(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """About 8:1:1 with the classes' shares, and no group in two splits. `groups`: (n,) integers."""
     if np.bincount(labels).max() < _FOLDS:
         raise UserError(f"too few rows to split in groups: no class has {_FOLDS}")
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(
-        labels, labels, groups
-    )
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(labels, labels, groups)
     splits = np.full(len(labels), "train", dtype=object)
     for name in ("test", "valid"):
         splits[next(folds)[1]] = name
@@ -97,9 +94,7 @@ def repeats(table: pd.DataFrame) -> np.ndarray:
     Two rows are in one group when their normalized texts or their pictures are equal, directly or
     through others. An empty text and a missing picture repeat nothing.
     """
-    keys = pd.concat(
-        [table["text"].map(normalize).replace("", None), table["picture"]], ignore_index=True
-    )
+    keys = pd.concat([table["text"].map(normalize).replace("", None), table["picture"]], ignore_index=True)
     present = keys.notna().to_numpy()
     rows = np.tile(np.arange(len(table)), 2)[present]
     # Rows and keys are the two sides of a graph; what hangs together is one group.
@@ -137,7 +132,7 @@ def _require_every_class(counts: pd.DataFrame, protocol: str) -> None:
         empty = [str(label) for label, count in row.items() if count == 0]
         if empty:
             raise UserError(
-                f"split.protocol `{protocol}`: the {split} split has no row of class {', '.join(empty)}; every "
-                "class must stand in train, valid and test. Give these classes more rows, "
+                f"split.protocol `{protocol}`: the {split} split has no row of class {', '.join(empty)}; "
+                "every class must stand in train, valid and test. Give these classes more rows, "
                 "or assign the rows yourself in a `split` column of dataset `table`"
             )

@@ -71,14 +71,19 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
     return model.eval(), artifact
 
 
-def require_features(artifact: Artifact, features: str, path: Path | str) -> None:
-    """Refuse features of another encoder than the model was trained on.
+def require_features(artifact: Artifact, features: str, classes: list[str], path: Path | str) -> None:
+    """Refuse features of another encoder, or of other classes, than the model was trained on.
 
     Raises:
         UserError: they are.
     """
+    again = "train it again with `dvc repro train --force`"
     if artifact.features != features:
         raise UserError(
-            f"{path}: the model was trained on features of another encoder than these files hold; "
-            "train it again with `dvc repro train`"
+            f"{path}: the model was trained on features of another encoder than these files hold; {again}"
+        )
+    if artifact.classes != classes:
+        raise UserError(
+            f"{path}: the model knows the classes {', '.join(artifact.classes)}, and the data has "
+            f"{', '.join(classes)}; {again}"
         )

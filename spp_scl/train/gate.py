@@ -1,7 +1,7 @@
 """The gate: whether a batch needs step 2.
 
-S = sigmoid(T' I'^T), m = the mean of S's diagonal, count = the number of pairs with S_ij < m, P = the number of
-pairs with equal labels. Step 2 is skipped once count >= floor(alpha * P).
+S = sigmoid(T' I'^T), m = the mean of S's diagonal, count = the number of pairs with S_ij < m, P = the
+number of pairs with equal labels. Step 2 is skipped once count >= floor(alpha * P).
 """
 
 import math
@@ -59,3 +59,15 @@ def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: f
     count, positives, saturated = counts.tolist()  # one wait for the device, not three
     step2 = count < math.floor(alpha * positives)
     return Gate(count, positives, saturated / products.numel(), step2)
+
+
+def describe_gate(training: dict) -> str:
+    """One plain sentence on the gate."""
+    share = training["step2_share"]
+    if training["alpha_mattered"]:
+        return f"Step 2 ran in {share:.1%} of the batches."
+    when = "every batch" if share == 1 else "no batch"
+    return (
+        f"Step 2 ran in {when} of the whole run: alpha made no difference, and another alpha may have given "
+        f"the same model (mean count / P {training['count_over_p']:.3f})."
+    )

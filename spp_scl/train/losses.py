@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 
 
-def intra_modal_loss(
-    embeddings: torch.Tensor, labels: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def intra_modal_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
     """L_cli or L_clt: each sample against the others of its own modality.
 
     The anchor itself is neither a positive nor in the denominator.
@@ -49,9 +47,7 @@ def _same(labels: torch.Tensor) -> torch.Tensor:
     return labels[:, None] == labels[None, :]
 
 
-def _contrast(
-    logits: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor
-) -> torch.Tensor:
+def _contrast(logits: torch.Tensor, positives: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     # Not -inf: an anchor without any candidate (a batch of one) must not give a NaN, not even a gradient.
     masked = logits.masked_fill(~candidates, torch.finfo(logits.dtype).min)
     log_probability = logits - masked.logsumexp(dim=1, keepdim=True)

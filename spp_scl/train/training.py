@@ -11,7 +11,8 @@ from dvclive import Live
 from torch import nn
 
 from spp_scl.errors import UserError
-from spp_scl.model.batches import Batch, FeatureTable
+from spp_scl.model.batches import Batch
+from spp_scl.model.data import Data
 from spp_scl.model.inference import predict
 from spp_scl.model.metrics import classification_metrics
 from spp_scl.model.network import ModelConfig, SppScl
@@ -61,15 +62,13 @@ def make_deterministic(seed: int) -> None:
     """Fix everything that chance decides in torch, and refuse operations that do not repeat."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS does not repeat
     torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory that it has not written, and filling it takes a quarter of the time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(seed)
 
 
 def train(
-    table: FeatureTable,
-    labels: torch.Tensor,
-    classes: list[str],
-    training: torch.Tensor,
-    validation: torch.Tensor,
+    data: Data,
     config: ModelConfig,
     *,
     alpha: float,
@@ -81,11 +80,7 @@ def train(
     """Train a network.
 
     Args:
-        table: the features of all rows.
-        labels: (N,) int64 of all rows, on the CPU.
-        classes: their names.
-        training: (n,) rows to learn from.
-        validation: (v,) rows that choose the epoch.
+        data: `train` is learned from, `valid` chooses the epoch, `test` is not touched.
         config: of the network.
         alpha: of the gate.
         seed: draws the weights, the batches and dropout.
@@ -97,7 +92,7 @@ def train(
         UserError: a loss is not finite.
     """
     make_deterministic(seed)
-    model = SppScl(config).to(table.device)
+    model = SppScl(config).to(data.features.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
     )
@@ -110,8 +105,9 @@ def train(
     for epoch in bar:
         model.train()
         losses, gates = [], []
-        for rows in epoch_batches(training, params.batch_size, shuffle):
-            batch, target = table.batch(rows), labels[rows].to(table.device)
+        for rows in epoch_batches(data.rows["train"], params.batch_size, shuffle):
+            batch = data.features.batch(rows)
+            target = data.labels[rows].to(data.features.device)
             step_losses, step_gate = train_batch(model, optimizer, batch, target, alpha, params)
             losses.append(step_losses)
             gates.append(step_gate)
@@ -124,7 +120,7 @@ def train(
                 f"training: the loss is no longer a finite number (epoch {epoch}); a lower "
                 "train.learning_rate or a higher train.temperature may help"
             )
-        valid = _validate(model, table, labels, validation, classes, params, seed)
+        valid = _validate(model, data, params.batch_size, seed)
         _log_epoch(live, epoch, mean, gates, scheduler.get_last_lr()[0], valid)
         scheduler.step()
         if valid[selection] > best_value:
@@ -132,17 +128,20 @@ def train(
             best_state = copy.deepcopy(model.state_dict())
         share = _mean([g.step2 for g in gates])
         bar.set_postfix_str(
-            f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, best {best_value:.3f}, step 2 {share:.0%}"
+            f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, "
+            f"best {best_value:.3f}, step 2 {share:.0%}"
         )
         if params.patience and epoch - result.best_epoch >= params.patience:
-            log.info("no better validation F1 in %d epochs: stopped", params.patience)
             break
+    bar.close()
+    if result.epochs < params.epochs:
+        log.info("stopped: no better validation F1 in %d epochs", params.patience)
     model.load_state_dict(best_state)
     return result
 
 
 def epoch_batches(rows: torch.Tensor, size: int, shuffle: torch.Generator) -> list[torch.Tensor]:
-    """Shuffle rows into batches; a last batch of one, which batch normalization cannot take, joins another."""
+    """Shuffle rows into batches; a last batch of one, too small for batch normalization, joins another."""
     batches = list(rows[torch.randperm(len(rows), generator=shuffle)].split(size))
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
@@ -170,9 +169,7 @@ def train_batch(
     branches = model.branches(batch)
     decision = gate(branches.text, branches.image, labels, alpha)
     if decision.step2:
-        losses["loss_clm"] = inter_modal_loss(
-            branches.image, branches.text, labels, params.temperature
-        )
+        losses["loss_clm"] = inter_modal_loss(branches.image, branches.text, labels, params.temperature)
         _step(optimizer, losses["loss_clm"])
     return {name: loss.detach() for name, loss in losses.items()}, decision
 
@@ -188,9 +185,10 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.step()
 
 
-def _validate(model, table, labels, rows, classes, params, seed) -> dict:
-    output = predict(model, table, rows, params.batch_size, seed)
-    return classification_metrics(output.logits, labels[rows], classes)
+def _validate(model: SppScl, data: Data, batch_size: int, seed: int) -> dict:
+    rows = data.rows["valid"]
+    output = predict(model, data.features, rows, batch_size, seed)
+    return classification_metrics(output.logits, data.labels[rows], data.classes)
 
 
 def _log_steps(
@@ -205,11 +203,11 @@ def _log_steps(
             values[name] = torch.stack([losses[i][name] for i in steps]).tolist()
             for i, value in zip(steps, values[name], strict=True):
                 live.step = first + i
-                live.log_metric(f"step/{name}", value)
+                live.log_metric(f"batch/{name}", value)
     for i, g in enumerate(gates):
         live.step = first + i
-        live.log_metric("step/step2", int(g.step2))
-        live.log_metric("step/count_over_p", g.count / g.positives)
+        live.log_metric("batch/step2", int(g.step2))
+        live.log_metric("batch/count_over_p", g.count / g.positives)
     return {name: _mean(numbers) for name, numbers in values.items()}
 
 

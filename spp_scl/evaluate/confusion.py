@@ -1,0 +1,40 @@
+"""The confusion matrix as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import pandas as pd
+from sklearn.metrics import ConfusionMatrixDisplay
+
+
+def draw_confusion(path: Path, predictions: pd.DataFrame, classes: Sequence[str], title: str) -> None:
+    """Draw counts, shaded by the share of the true class, as PNG.
+
+    Args:
+        path: the file.
+        predictions: label and prediction, class names.
+        classes: their order.
+        title: says what it is.
+    """
+    counts = pd.crosstab(predictions["label"], predictions["prediction"])
+    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+    shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    side = 2.2 + 1.1 * len(classes)
+    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=list(classes))
+    display.plot(ax=axes, cmap="Blues", include_values=False, im_kw={"vmin": 0, "vmax": 1})
+    display.im_.colorbar.set_label("share of the true class")
+    for i, row in enumerate(counts.to_numpy()):
+        for j, count in enumerate(row):
+            shade = "white" if shares.iloc[i, j] > 0.5 else "black"
+            axes.text(j, i, f"{count}\n{shares.iloc[i, j]:.0%}", ha="center", va="center", color=shade)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(title)
+    # Without the date and the version, equal figures are equal files.
+    figure.savefig(path, dpi=120, format="png", metadata={"Software": None})
+    plt.close(figure)

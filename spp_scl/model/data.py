@@ -1,0 +1,70 @@
+"""Everything that training and evaluation read, checked to belong together."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from spp_scl.clean.table import read_clean, read_parquet
+from spp_scl.errors import UserError
+from spp_scl.features.device import choose_device
+from spp_scl.features.store import fingerprint, read_images, read_texts, require_rows
+from spp_scl.model.batches import FeatureTable
+from spp_scl.raw.datasets import SPLITS
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset, ready for the network.
+
+    Args:
+        table: the clean table, N rows.
+        classes: names, in the order of the labels.
+        labels: (N,) int64, on the CPU.
+        rows: for train, valid and test, (n,) int64.
+        features: of all N rows.
+        text_width: of the text encoder.
+        fingerprint: of both encoders.
+    """
+
+    table: pd.DataFrame
+    classes: list[str]
+    labels: torch.Tensor
+    rows: Mapping[str, torch.Tensor]
+    features: FeatureTable
+    text_width: int
+    fingerprint: str
+
+
+def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: Path | str) -> Data:
+    """Read a clean table, its split and its features.
+
+    Raises:
+        UserError: a file is missing or damaged, or they are not of the same rows.
+    """
+    table = read_clean(clean)
+    assigned = read_parquet(split, "split")
+    if tuple(assigned.columns) != ("id", "split") or not assigned["id"].isin(table["id"]).all():
+        raise UserError(
+            f"{split}: the split belongs to other rows than {clean}; "
+            "rebuild it with `dvc repro split --force`"
+        )
+    row_of = pd.Series(range(len(table)), index=table["id"])
+    rows = {}
+    for name in SPLITS:
+        ids = assigned.loc[assigned["split"] == name, "id"]
+        rows[name] = torch.tensor(row_of[ids].to_numpy(), dtype=torch.int64)
+    image_features, text_features = read_images(images), read_texts(texts)
+    require_rows(image_features, table["id"].tolist(), images)
+    require_rows(text_features, table["id"].tolist(), texts)
+    return Data(
+        table,
+        [str(name) for name in table["label"].cat.categories],
+        torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64),
+        rows,
+        FeatureTable(image_features, text_features, choose_device()),
+        text_features.words.shape[2],
+        fingerprint(image_features, text_features),
+    )

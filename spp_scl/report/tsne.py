@@ -1,0 +1,84 @@
+"""t-SNE (van der Maaten and Hinton 2008) of the test set, in the fused space and in the two branches'."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from spp_scl.errors import UserError
+from spp_scl.progress import progress
+
+# What each space is, for the picture.
+SPACES = {
+    "fused": "SPP-SCL: the 64-vector before the classifier",
+    "text": "text branch: $T_p$",
+    "image": "image branch: $I_p$",
+}
+
+# Okabe and Ito's colors, told apart by everybody, and a shape a class.
+_COLORS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+_MARKERS = "osD^vPX*"
+
+
+def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFrame:
+    """Two coordinates for each row in each space: id, label, prediction, `<space>_x`, `<space>_y`.
+
+    Args:
+        embeddings: id, label, prediction and a column of vectors for each of `SPACES`.
+        perplexity: about the number of neighbors of a point; lowered where there are too few points.
+        seed: draws the initial state.
+
+    Raises:
+        UserError: there are fewer than four rows.
+    """
+    if len(embeddings) < 4:
+        raise UserError(f"t-SNE needs at least four test tweets, and there are {len(embeddings)}")
+    perplexity = min(perplexity, (len(embeddings) - 1) / 3)
+    coordinates = embeddings[["id", "label", "prediction"]].reset_index(drop=True)
+    # One thread: sums over several are added in any order, and t-SNE makes the last bit visible.
+    with threadpool_limits(limits=1):
+        for space in progress(SPACES, desc="t-SNE", unit="pictures"):
+            vectors = np.stack(embeddings[space].to_list()).astype(np.float64)
+            embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+            coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
+    return coordinates
+
+
+def draw(path: Path, coordinates: pd.DataFrame, title: str) -> None:
+    """Draw the three spaces side by side, colored by `label` (categorical), as PNG."""
+    figure, axes = plt.subplots(1, len(SPACES), figsize=(15, 5.6), layout="constrained")
+    classes = list(coordinates["label"].cat.categories)
+    size = float(np.clip(9000 / len(coordinates), 6, 40))
+    for space, ax in zip(SPACES, axes, strict=True):
+        for i, name in enumerate(classes):
+            rows = coordinates[coordinates["label"] == name]
+            ax.scatter(
+                rows[f"{space}_x"],
+                rows[f"{space}_y"],
+                s=size,
+                c=_COLORS[i % len(_COLORS)],
+                marker=_MARKERS[(i + i // len(_COLORS)) % len(_MARKERS)],
+                alpha=0.75,
+                linewidths=0,
+                label=f"{name} ({len(rows)})",
+            )
+        ax.set_title(SPACES[space])
+        # The axes of t-SNE have no meaning of their own.
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(len(classes), 8),
+        title="true label",
+        markerscale=1.5,
+    )
+    figure.suptitle(title, fontsize="x-large")
+    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,37 @@
+"""Raw data to the clean table, with every drop counted and named."""
+
+import logging
+from pathlib import Path
+
+from spp_scl.clean.cleaning import clean_rows
+from spp_scl.errors import run_stage
+from spp_scl.files import replacing, write_json
+from spp_scl.params import load_params
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.raw.reading import read_dataset
+
+
+def main() -> None:
+    params = load_params()
+    folder = Path("data/raw") / params.dataset
+    table, dropped, report = clean_rows(
+        read_dataset(params.dataset, folder),
+        folder,
+        DATASETS[params.dataset].classes,
+        missing_image=params.clean.missing_image,
+        empty_text=params.clean.empty_text,
+    )
+    with (
+        replacing(f"data/clean/{params.dataset}.parquet") as clean_path,
+        replacing("reports/dropped.csv") as dropped_path,
+        replacing("reports/clean.json") as report_path,
+    ):
+        table.to_parquet(clean_path, index=False)
+        dropped.to_csv(dropped_path, index=False)
+        write_json(report_path, {"dataset": params.dataset, **report})
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())
+    logging.info("kept %d of %d pairs; dropped: %s", report["kept"], report["rows"], reasons or "none")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,26 @@
+"""Pictures to frozen ResNet-50 features."""
+
+from pathlib import Path
+
+from spp_scl.clean.table import read_clean
+from spp_scl.errors import run_stage
+from spp_scl.features.image import encode_images
+from spp_scl.features.weights import choose_weights
+from spp_scl.params import load_params
+
+
+def main() -> None:
+    params = load_params()
+    encode_images(
+        read_clean(f"data/clean/{params.dataset}.parquet"),
+        Path("data/raw") / params.dataset,
+        f"data/features/{params.dataset}/image.h5",
+        weights=choose_weights(params.image_features.weights, params.dataset),
+        seed=params.image_features.seed,
+        batch_size=params.image_features.batch_size,
+        precision=params.image_features.precision,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

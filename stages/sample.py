@@ -1,0 +1,16 @@
+"""Generate the synthetic sample in MVSA-Single's raw layout."""
+
+from spp_scl.errors import run_stage
+from spp_scl.files import replacing
+from spp_scl.params import load_params
+from spp_scl.raw.sample import write_sample
+
+
+def main() -> None:
+    params = load_params()
+    with replacing("data/raw/sample") as folder:
+        write_sample(folder, params.sample.pairs, params.sample.seed)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,33 @@
+"""Assign every clean row to train, valid or test."""
+
+import logging
+from pathlib import Path
+
+from spp_scl.clean.table import read_clean
+from spp_scl.errors import run_stage
+from spp_scl.files import replacing, write_json
+from spp_scl.params import load_params
+from spp_scl.split.splitting import split_table
+
+
+def main() -> None:
+    params = load_params()
+    split, report = split_table(
+        read_clean(f"data/clean/{params.dataset}.parquet"),
+        params.dataset,
+        Path("data/published") / params.dataset,
+        params.split.protocol,
+        params.seed,
+    )
+    with (
+        replacing(f"data/split/{params.dataset}.parquet") as split_path,
+        replacing("reports/split.json") as report_path,
+    ):
+        split.to_parquet(split_path, index=False)
+        write_json(report_path, {"dataset": params.dataset, **report})
+    sizes = ", ".join(f"{name} {report[name]['rows']}" for name in ("train", "valid", "test"))
+    logging.info("%s split: %s; without a split: %d", report["protocol"], sizes, report["unassigned"])
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,24 @@
+"""Texts to frozen BERT features."""
+
+from spp_scl.clean.table import read_clean
+from spp_scl.errors import run_stage
+from spp_scl.features.text import encode_texts
+from spp_scl.features.weights import choose_weights
+from spp_scl.params import load_params
+
+
+def main() -> None:
+    params = load_params()
+    encode_texts(
+        read_clean(f"data/clean/{params.dataset}.parquet"),
+        f"data/features/{params.dataset}/text.h5",
+        weights=choose_weights(params.text_features.weights, params.dataset),
+        seed=params.text_features.seed,
+        batch_size=params.text_features.batch_size,
+        precision=params.text_features.precision,
+        max_positions=params.text_features.max_positions,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

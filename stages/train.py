@@ -1,0 +1,53 @@
+"""Train the network on the cached features."""
+
+import logging
+
+from dvclive import Live
+
+from spp_scl.errors import run_stage
+from spp_scl.files import replacing
+from spp_scl.model.data import load_data
+from spp_scl.model.network import ModelConfig
+from spp_scl.params import load_params
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.train.artifact import Artifact, save_model
+from spp_scl.train.gate import describe_gate
+from spp_scl.train.training import count_parameters, train
+
+
+def main() -> None:
+    params = load_params()
+    data = load_data(
+        f"data/clean/{params.dataset}.parquet",
+        f"data/split/{params.dataset}.parquet",
+        f"data/features/{params.dataset}/image.h5",
+        f"data/features/{params.dataset}/text.h5",
+    )
+    config = ModelConfig(len(data.classes), data.text_width, params.fusion, params.model.dropout)
+    with replacing("reports/train") as folder:
+        trained = train(
+            data,
+            config,
+            alpha=params.alpha,
+            seed=params.seed,
+            params=params.train,
+            selection=DATASETS[params.dataset].selection,
+            live=Live(str(folder), save_dvc_exp=False, dvcyaml=None),
+        )
+        artifact = Artifact(
+            config=config,
+            classes=data.classes,
+            features=data.fingerprint,
+            batch_size=params.train.batch_size,
+            seed=params.seed,
+            training=trained.summary(),
+        )
+        save_model("models/model.safetensors", trained.model, artifact)
+    size = count_parameters(trained.model)
+    size = count_parameters(trained.model)
+    logging.info("%d parameters; best epoch %d of %d", size, trained.best_epoch, trained.epochs)
+    logging.info(describe_gate(trained.summary()))
+
+
+if __name__ == "__main__":
+    run_stage(main)
