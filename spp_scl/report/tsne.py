@@ -45,7 +45,12 @@ def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFr
     with threadpool_limits(limits=1):
         for space in progress(SPACES, desc="t-SNE", unit="pictures"):
             vectors = np.stack(embeddings[space].to_list()).astype(np.float64)
-            embedded = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
+            if np.ptp(vectors, axis=0).any():
+                tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
+                embedded = tsne.fit_transform(vectors)
+            else:
+                # Every picture blank, say: PCA has no direction to begin with, and one point is the answer.
+                embedded = np.zeros((len(vectors), 2))
             coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
     return coordinates
 

@@ -1,0 +1,60 @@
+"""Fixtures: small real files, made once a session."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import spp_scl.features.torchvision_ops  # noqa: F401  (before anything that imports torchvision)
+from spp_scl.clean.cleaning import clean_rows
+from spp_scl.features.image import encode_images
+from spp_scl.features.text import encode_texts
+from spp_scl.model.data import load_data
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.raw.reading import read_dataset
+from spp_scl.raw.sample import write_sample
+from spp_scl.split.splitting import split_table
+
+ENCODING = {"weights": "untrained", "seed": 1, "batch_size": 8, "precision": "auto"}
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """The sample at 60 pairs, as far as the features; treat its files as read-only."""
+    folder = tmp_path_factory.mktemp("sample")
+    raw = folder / "raw"
+    write_sample(raw, pairs=60, seed=3)
+    table, _, _ = clean_rows(read_dataset("sample", raw), raw, DATASETS["sample"].classes, "drop", "drop")
+    split, _ = split_table(table, "sample", folder, "stratified", seed=3)
+    files = SimpleNamespace(
+        raw=raw,
+        table=table,
+        clean=folder / "clean.parquet",
+        split=folder / "split.parquet",
+        images=folder / "image.h5",
+        texts=folder / "text.h5",
+    )
+    table.to_parquet(files.clean, index=False)
+    split.to_parquet(files.split, index=False)
+    encode_images(table, raw, files.images, **ENCODING)
+    encode_texts(table, files.texts, max_positions=202, **ENCODING)
+    return files
+
+
+@pytest.fixture(scope="session")
+def data(sample):
+    return load_data(sample.clean, sample.split, sample.images, sample.texts)
+
+
+@pytest.fixture(autouse=True)
+def _repeatable():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the public tweets are not at {folder}")
+    return folder

@@ -1,0 +1,276 @@
+"""The encoders and their files."""
+
+import h5py
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torchvision.models import resnet50
+from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from spp_scl.errors import UserError
+from spp_scl.features.image import ImageEncoder, encode_images
+from spp_scl.features.store import read_images, read_texts, require_rows
+from spp_scl.features.text import TextEncoder, encode_texts
+from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
+from spp_scl.features.weights import choose_weights
+from tests.conftest import ENCODING
+
+FP32 = {**ENCODING, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def bert_folder(tmp_path_factory):
+    """A small local BERT, saved as transformers saves one."""
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(5)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day", "bad", "##ly", "!"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=5,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+def texts_table(sample, texts):
+    table = sample.table.iloc[: len(texts)].copy()
+    table["text"] = texts
+    return table
+
+
+def test_image_features_are_layer4_of_the_prepared_picture(sample, tmp_path):
+    """Against torchvision's own network and preset, one picture at a time, in float32."""
+    encode_images(sample.table.head(9), sample.raw, tmp_path / "x.h5", **FP32)
+    features = read_images(tmp_path / "x.h5")
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(*list(resnet50(weights=None).children())[:-2]).eval()
+
+    imagenet = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    steps = Compose([Resize(256), CenterCrop(224), ToTensor(), imagenet])
+    for i in (0, 8):
+        picture = Image.open(sample.raw / sample.table["image"][i]).convert("RGB")
+        with torch.no_grad():
+            expected = net(steps(picture)[None])[0]  # (2048, 7, 7)
+        found = features.maps[features.index[i]].float().T.view(2048, 7, 7)
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3 * expected.abs().max().item())
+
+
+def test_text_features_are_the_last_four_layers_without_padding(sample, bert_folder, tmp_path):
+    """Against transformers, one text at a time, in float32."""
+    texts = ["a good day!", "bad", "good good good good good good good good good good badly day", "day a"]
+    table = texts_table(sample, texts)
+    encode_texts(table, tmp_path / "x.h5", max_positions=202, **{**FP32, "weights": str(bert_folder)})
+    features = read_texts(tmp_path / "x.h5")
+    bert = BertModel.from_pretrained(bert_folder, add_pooling_layer=False).eval()
+    tokenizer = BertTokenizer.from_pretrained(bert_folder)
+    for i, text in enumerate(texts):
+        with torch.no_grad():
+            states = bert(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states[
+                -4:
+            ]
+        expected = torch.stack([layer[0] for layer in states], dim=1)  # (T, 4, D)
+        words = features.words[features.offsets[i] : features.offsets[i + 1]]
+        torch.testing.assert_close(words.float(), expected[1:-1], rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(features.cls[i].float(), expected[0], rtol=2e-3, atol=2e-3)
+
+
+def test_long_texts_are_cut_at_max_positions(sample, bert_folder, tmp_path):
+    table = texts_table(sample, ["good " * 300, "bad"])
+    encode_texts(table, tmp_path / "x.h5", max_positions=20, **{**FP32, "weights": str(bert_folder)})
+    assert read_texts(tmp_path / "x.h5").offsets.tolist() == [0, 18, 19]
+
+
+def test_a_blank_text_has_no_words_and_a_zero_cls(sample, bert_folder, tmp_path):
+    table = texts_table(sample, ["good", "", "bad day"])
+    encode_texts(table, tmp_path / "x.h5", max_positions=20, **{**FP32, "weights": str(bert_folder)})
+    features = read_texts(tmp_path / "x.h5")
+    assert features.offsets.tolist() == [0, 1, 1, 3]
+    assert (features.cls[1] == 0).all()
+    assert (features.cls[[0, 2]] != 0).any(dim=(1, 2)).all()
+
+
+def test_equal_pictures_share_a_map_and_blank_ones_have_none(sample, tmp_path):
+    table = sample.table.head(4).copy()
+    table.loc[2, ["image", "picture"]] = table.loc[0, ["image", "picture"]]
+    table.loc[1, ["image", "picture"]] = None
+    encode_images(table, sample.raw, tmp_path / "x.h5", **ENCODING)
+    features = read_images(tmp_path / "x.h5")
+    assert features.index.tolist() == [0, -1, 0, 1]
+    assert len(features.maps) == 2
+
+
+def test_features_do_not_depend_on_which_other_rows_there_are(sample, tmp_path):
+    part = sample.table.iloc[[31, 7, 12]].reset_index(drop=True)
+    encode_images(part, sample.raw, tmp_path / "i.h5", **ENCODING)
+    whole, some = read_images(sample.images), read_images(tmp_path / "i.h5")
+    assert torch.equal(some.maps[some.index], whole.maps[whole.index[[31, 7, 12]]])
+    # An untrained text encoder's vocabulary comes from the texts: a fixed one is needed to compare.
+    words = sorted({w for t in sample.table["text"] for w in t.lower().split() if w.isalpha()})
+    encoder = TextEncoder("untrained", 1, words, 202)
+    encoder.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    encoder.bert.save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(collect_vocabulary(words, 30522)))
+    local = {**ENCODING, "weights": str(tmp_path), "max_positions": 202}
+    encode_texts(sample.table, tmp_path / "all.h5", **local)
+    encode_texts(part, tmp_path / "some.h5", **local)
+    whole, some = read_texts(tmp_path / "all.h5"), read_texts(tmp_path / "some.h5")
+    for i, row in enumerate([31, 7, 12]):
+        theirs = whole.words[whole.offsets[row] : whole.offsets[row + 1]]
+        assert torch.equal(some.words[some.offsets[i] : some.offsets[i + 1]], theirs)
+        assert torch.equal(some.cls[i], whole.cls[row])
+
+
+def test_files_are_byte_identical_when_written_again(sample, tmp_path):
+    encode_images(sample.table, sample.raw, tmp_path / "image.h5", **ENCODING)
+    encode_texts(sample.table, tmp_path / "text.h5", max_positions=202, **ENCODING)
+    assert (tmp_path / "image.h5").read_bytes() == sample.images.read_bytes()
+    assert (tmp_path / "text.h5").read_bytes() == sample.texts.read_bytes()
+
+
+def test_files_describe_themselves(sample):
+    for path, kind in ((sample.images, "image"), (sample.texts, "text")):
+        with h5py.File(path) as file:
+            assert file.attrs["kind"] == kind
+            assert [i.decode() for i in file["ids"][:]] == sample.table["id"].tolist()
+            assert {file[name].dtype for name in ("maps", "words", "cls") if name in file} == {np.dtype("f2")}
+        encoder = (read_images if kind == "image" else read_texts)(path).encoder
+        assert len(encoder.sha256) == 64
+        assert "torch" in encoder.software
+        assert encoder.weights == "untrained, seed 1"
+
+
+def test_another_seed_draws_other_weights_and_the_same_seed_the_same():
+    hashes = [ImageEncoder("untrained", seed).net.conv1.weight.sum().item() for seed in (1, 1, 2)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_encoders_are_frozen_and_in_evaluation_mode(bert_folder):
+    for encoder in (ImageEncoder("untrained", 1), TextEncoder(str(bert_folder), 1, [], 20)):
+        assert not any(module.training for module in encoder.modules())
+        assert not any(p.requires_grad for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("with_fc", [True, False])
+def test_a_local_resnet_is_loaded(suffix, with_fc, tmp_path):
+    torch.manual_seed(9)
+    state = {
+        k: v for k, v in resnet50(weights=None).state_dict().items() if with_fc or not k.startswith("fc")
+    }
+    path = tmp_path / f"resnet{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    loaded = ImageEncoder(str(path), 1).net.state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in loaded)
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    state = resnet50(weights=None).state_dict()
+    state["more.weight"] = state.pop("layer1.0.conv1.weight")
+    state["conv1.weight"] = torch.zeros(1)
+    safetensors.torch.save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=r"missing: layer1.0.conv1.weight.*more.weight.*another shape: conv1"):
+        ImageEncoder(str(tmp_path / "x.safetensors"), 1)
+
+
+def test_a_pickle_is_not_executed(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "executed"), "w"))
+
+    torch.save({"conv1.weight": Attack()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="cannot be read as a state dict"):
+        ImageEncoder(str(tmp_path / "x.pth"), 1)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("weights", ["/no/such/file.pth", "no_such_file"])
+def test_a_missing_local_resnet_says_what_is_allowed(weights):
+    with pytest.raises(UserError, match=r"no such file\. It takes a file, pretrained, untrained or auto"):
+        ImageEncoder(weights, 1)
+
+
+def test_pretrained_weights_that_cannot_be_downloaded_say_both_ways_out(monkeypatch, tmp_path):
+    # A proxy where nobody listens: no network, on any machine.
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"IMAGENET1K_V1.*image_features.weights=/path.*weights=untrained"):
+        ImageEncoder("pretrained", 1)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"nobody/no-bert.*text_features.weights=/path.*weights=untrained"):
+        TextEncoder("nobody/no-bert", 1, [], 202)
+
+
+def test_a_text_encoder_that_is_no_bert_or_lacks_weights_is_refused(bert_folder, tmp_path):
+    with pytest.raises(UserError, match=r"no such directory with a config\.json"):
+        TextEncoder("/no/such/folder", 1, [], 202)
+    with pytest.raises(UserError, match="has only 512 positions"):
+        TextEncoder(str(bert_folder), 1, [], 513)
+    for file in bert_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    state = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    state.pop("encoder.layer.2.output.dense.weight")
+    safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 1 tensors of a BERT \(encoder.layer.2.output.dense.weight\)"):
+        TextEncoder(str(tmp_path), 1, [], 202)
+    config = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(config.replace('"num_hidden_layers": 5', '"num_hidden_layers": 3'))
+    with pytest.raises(UserError, match="at least 4 layers"):
+        TextEncoder(str(tmp_path), 1, [], 202)
+
+
+def test_the_vocabulary_is_that_of_the_texts_in_any_order():
+    texts = ["Good DAY @user", "good café ☕", "a bad day"]
+    vocabulary = collect_vocabulary(texts, 1000)
+    assert vocabulary == collect_vocabulary(texts[::-1], 1000)
+    assert list(vocabulary)[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert {"good", "day", "cafe", "☕", "@", "##y"} <= vocabulary.keys()
+    encoded = make_tokenizer(vocabulary).encode("GOOD yard")
+    assert encoded.tokens == ["[CLS]", "good", "y", "##a", "##r", "##d", "[SEP]"]
+
+
+def test_auto_weights_need_no_download_for_the_sample_alone():
+    assert choose_weights("auto", "sample") == "untrained"
+    assert choose_weights("auto", "mvsa_single") == "pretrained"
+    assert choose_weights("untrained", "hfm") == "untrained"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not hdf5", "empty", "missing part", "other kind"])
+def test_a_corrupt_feature_file_is_named_with_the_way_to_rebuild_it(damage, sample, tmp_path):
+    path = tmp_path / "image.h5"
+    whole = sample.images.read_bytes()
+    if damage == "other kind":
+        path.write_bytes(sample.texts.read_bytes())
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "not hdf5": b"x" * 999}.get(damage, b""))
+    if damage == "missing part":
+        path.write_bytes(whole)
+        with h5py.File(path, "a") as file:
+            del file["index"]
+    with pytest.raises(UserError, match=r"image.h5: damaged.*dvc repro image_features --force"):
+        read_images(path)
+
+
+def test_features_of_other_rows_are_refused(sample):
+    features = read_texts(sample.texts)
+    require_rows(features, sample.table["id"].tolist(), "text.h5")
+    for ids in (sample.table["id"].tolist()[:-1], sample.table["id"].tolist()[::-1]):
+        with pytest.raises(UserError, match=r"text.h5: the features belong to other rows.*text_features"):
+            require_rows(features, ids, "text.h5")
+
+
+def test_a_picture_that_has_gone_since_cleaning_is_named(sample, tmp_path):
+    with pytest.raises(UserError, match=r"1.jpg: readable when the data was cleaned, and not now"):
+        encode_images(sample.table.head(2), tmp_path, tmp_path / "x.h5", **ENCODING)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,60 @@
+"""The gate, against its definition in exact decimal arithmetic."""
+
+import math
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+
+from spp_scl.train.gate import describe_gate, gate
+
+
+def exact_gate(products, labels):
+    """count and P by their definition, with 400 digits: no sigmoid is 1 there."""
+    with localcontext() as context:
+        context.prec = 400
+        s = [[1 / (1 + (-Decimal(x)).exp()) for x in row] for row in products.tolist()]
+        m = sum(s[i][i] for i in range(len(s))) / len(s)
+        count = sum(value < m for row in s for value in row)
+    positives = sum(a == b for a in labels for b in labels)
+    return count, positives
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 3.0, 8.0])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 0, 1, 2, 0, 0], [1] * 6, [0, 1, 2], [1]])
+def test_count_and_p_are_those_of_the_definition(labels, scale):
+    text, image = (scale * torch.rand(len(labels), 32) for _ in range(2))
+    count, positives = exact_gate(text @ image.T, labels)
+    found = gate(text, image, torch.tensor(labels), alpha=0.5)
+    assert (found.count, found.positives) == (count, positives)
+
+
+def test_no_ties_appear_where_a_float32_sigmoid_is_exactly_one():
+    text, image = (3 * torch.rand(16, 32) for _ in range(2))
+    products = text @ image.T
+    assert (products.sigmoid() == 1).all()
+    found = gate(text, image, torch.zeros(16, dtype=torch.long), alpha=0.5)
+    assert found.saturated == 1
+    assert found.count == exact_gate(products, [0] * 16)[0] > 0
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 2 / 3, 1.0, 5.0])
+def test_step_2_runs_exactly_when_count_is_below_floor_of_alpha_p(alpha):
+    for seed in range(20):
+        torch.manual_seed(seed)
+        text, image, labels = torch.rand(12, 32), torch.rand(12, 32), torch.randint(0, 3, (12,))
+        count, positives = exact_gate(text @ image.T, labels.tolist())
+        assert gate(text, image, labels, alpha).step2 == (not count >= math.floor(alpha * positives))
+
+
+def test_equal_pairs_are_not_below_their_mean():
+    text, image = torch.full((7, 32), 0.3), torch.full((7, 32), 0.9)
+    assert gate(text, image, torch.zeros(7, dtype=torch.long), alpha=1).count == 0
+
+
+def test_a_gate_that_never_or_always_opens_says_that_alpha_made_no_difference():
+    summary = {"count_over_p": 0.5, "alpha_mattered": False}
+    assert "every batch" in describe_gate({**summary, "step2_share": 1.0})
+    assert "no batch" in describe_gate({**summary, "step2_share": 0.0})
+    assert "alpha made no difference" in describe_gate({**summary, "step2_share": 0.0})
+    assert "no difference" not in describe_gate({**summary, "alpha_mattered": True, "step2_share": 0.25})

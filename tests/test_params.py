@@ -1,0 +1,243 @@
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from spp_scl.errors import UserError
+from spp_scl.params import Params, load_params
+
+COMMITTED = Path(__file__).parent.parent / "params.yaml"
+
+
+def committed() -> dict:
+    return YAML(typ="safe").load(COMMITTED)
+
+
+def write(path: Path, **literals: str) -> Path:
+    """The committed values with some replaced by YAML text; `a__b` is the key `b` of the section `a`."""
+    values = committed()
+    for number, name in enumerate(literals):
+        *sections, key = name.split("__")
+        group = values
+        for section in sections:
+            group = group[section]
+        group[key] = f"<{number}>"
+    # JSON is YAML too.
+    text = json.dumps(values, indent=1)
+    for number, literal in enumerate(literals.values()):
+        text = text.replace(f'"<{number}>"', literal)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_params(path)
+    return str(caught.value)
+
+
+def leaves(values: dict, prefix: str = "") -> dict:
+    found = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def test_the_committed_parameters_load_with_the_values_and_types_that_the_file_has():
+    loaded = leaves(load_params(COMMITTED).model_dump())
+    written = leaves(committed())
+    assert loaded == written
+    assert {key: type(value) for key, value in loaded.items()} == {
+        key: type(value) for key, value in written.items()
+    }
+
+
+def test_the_file_of_the_current_folder_is_read_where_none_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "params.yaml", seed="7")
+    monkeypatch.chdir(tmp_path)
+    assert load_params().seed == 7
+
+
+@pytest.mark.parametrize("key", ["sed", "train__epoch", "text_features__max_position", "tsne__Perplexity"])
+def test_an_unknown_key_is_refused_by_its_full_name(tmp_path, key):
+    message = refusal(write(tmp_path / "params.yaml", **{key: "1"}))
+    assert f"{key.replace('__', '.')}: unknown key" in message
+    assert str(tmp_path / "params.yaml") in message
+
+
+def test_a_missing_key_is_refused_by_its_full_name(tmp_path):
+    for section, key in [(None, "alpha"), (None, "train"), ("train", "patience"), ("tsne", "perplexity")]:
+        values = committed()
+        del (values[section] if section else values)[key]
+        (tmp_path / "params.yaml").write_text(json.dumps(values))
+        assert f"{section + '.' if section else ''}{key}: missing" in refusal(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "literal", "shown", "allowed"),
+    [
+        ("seed", '"3"', "'3'", "integer"),
+        ("seed", "true", "True", "integer"),
+        ("seed", "1.5", "1.5", "integer"),
+        ("seed", "42.0", "42.0", "integer"),
+        ("seed", "null", "None", "integer"),
+        ("alpha", '"0.5"', "'0.5'", "number"),
+        ("alpha", "true", "True", "number"),
+        ("train__learning_rate", "small", "'small'", "number"),
+        ("train__epochs", "[150]", "[150]", "integer"),
+        ("model__dropout", "null", "None", "number"),
+        ("image_features__weights", "5", "5", "string"),
+        ("dataset", "3", "3", "hfm"),
+        ("split__protocol", "true", "True", "grouped"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_key_the_value_and_what_is_allowed(
+    tmp_path, key, literal, shown, allowed
+):
+    message = refusal(write(tmp_path / "params.yaml", **{key: literal}))
+    assert f"{key.replace('__', '.')}: {shown}: " in message
+    assert allowed in message
+
+
+@pytest.mark.parametrize("literal", ["5", "[]", "text", "null"])
+def test_a_section_that_holds_no_keys_is_refused_by_its_name(tmp_path, literal):
+    assert "  train: " in refusal(write(tmp_path / "params.yaml", train=literal))
+
+
+@pytest.mark.parametrize(
+    ("key", "literal", "allowed"),
+    [
+        ("dataset", "imdb", ["sample", "mvsa_single", "mvsa_multiple", "hfm", "table"]),
+        ("fusion", "both", ["sample", "batch"]),
+        ("seed", "-1", ["0"]),
+        ("seed", str(2**32), [str(2**32)]),
+        ("alpha", "-0.1", ["0"]),
+        ("alpha", ".nan", ["finite"]),
+        ("alpha", ".inf", ["finite"]),
+        ("sample__pairs", "59", ["60"]),
+        ("clean__missing_image", "keep", ["drop", "blank", "error"]),
+        ("clean__empty_text", "Drop", ["drop", "blank", "error"]),
+        ("split__protocol", "random", ["auto", "published", "stratified", "grouped"]),
+        ("image_features__batch_size", "0", ["1"]),
+        ("image_features__precision", "fp8", ["auto", "fp32", "bf16", "fp16"]),
+        ("image_features__weights", '""', ["1 character"]),
+        ("text_features__max_positions", "2", ["3"]),
+        ("text_features__max_positions", "513", ["512"]),
+        ("model__dropout", "1.0", ["1"]),
+        ("model__dropout", "-0.1", ["0"]),
+        ("model__dropout", ".nan", []),
+        ("train__epochs", "0", ["1"]),
+        ("train__batch_size", "1", ["2"]),
+        ("train__learning_rate", "0.0", ["0"]),
+        ("train__weight_decay", "-1e-6", ["0"]),
+        ("train__lr_step", "0", ["1"]),
+        ("train__lr_decay", "0.0", ["0"]),
+        ("train__lr_decay", "1.1", ["1"]),
+        ("train__lr_decay", ".nan", []),
+        ("train__ce_weight", "-1.0", ["0"]),
+        ("train__temperature", "0.0", ["0"]),
+        ("train__patience", "-1", ["0"]),
+        ("tsne__perplexity", "0.0", ["0"]),
+    ],
+)
+def test_an_impossible_value_is_refused_with_the_key_and_what_is_allowed(tmp_path, key, literal, allowed):
+    message = refusal(write(tmp_path / "params.yaml", **{key: literal}))
+    assert f"  {key.replace('__', '.')}: " in message
+    told = message.rsplit(": ", 1)[1]
+    assert all(word in told for word in allowed)
+
+
+def test_the_outermost_possible_values_are_accepted(tmp_path):
+    params = load_params(
+        write(
+            tmp_path / "params.yaml",
+            seed=str(2**32 - 1),
+            alpha="0.0",
+            sample__pairs="60",
+            text_features__max_positions="512",
+            model__dropout="0.0",
+            train__batch_size="2",
+            train__lr_decay="1.0",
+            train__patience="0",
+        )
+    )
+    assert (params.seed, params.alpha, params.sample.pairs) == (4294967295, 0.0, 60)
+    assert (params.text_features.max_positions, params.model.dropout) == (512, 0.0)
+    assert (params.train.batch_size, params.train.lr_decay, params.train.patience) == (2, 1.0, 0)
+
+
+def test_a_number_in_exponent_notation_without_a_point_is_a_number_as_in_dvc(tmp_path):
+    params = load_params(write(tmp_path / "params.yaml", train__learning_rate="1e-4", train__ce_weight="5"))
+    assert params.train.learning_rate == 0.0001
+    assert params.train.ce_weight == 5
+
+
+def test_a_word_that_yaml_1_1_took_for_a_truth_value_stays_a_word(tmp_path):
+    params = load_params(write(tmp_path / "params.yaml", image_features__weights="on"))
+    assert params.image_features.weights == "on"
+
+
+def test_several_mistakes_are_told_at_once_each_on_its_line(tmp_path):
+    path = write(tmp_path / "params.yaml", sed="1", seed='"3"', train__epochs="0", split__protocol="random")
+    lines = refusal(path).splitlines()
+    assert lines[0] == f"{path}:"
+    assert sorted(line.split(":")[0].strip() for line in lines[1:]) == [
+        "sed",
+        "seed",
+        "split.protocol",
+        "train.epochs",
+    ]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert str(tmp_path / "absent.yaml") in refusal(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("dataset: sample\nseed: [1\n\n", 4),
+        ("dataset: sample\nalpha: 1.0\nalpha: 2.0\n", 3),
+        ("dataset: sample\n  seed: 1\n", 2),
+        ("dataset: !unknown sample\n", 1),
+    ],
+)
+def test_what_is_not_yaml_is_refused_with_the_line(tmp_path, text, line):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    message = refusal(path)
+    assert "not valid YAML" in message
+    assert f"{path}:{line}: " in message
+
+
+@pytest.mark.parametrize("literal", ["2020-13-45", "!!int abc", "!!float abc"])
+def test_a_value_that_yaml_cannot_make_is_refused_without_a_traceback(tmp_path, literal):
+    path = write(tmp_path / "params.yaml", image_features__weights=literal)
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"- 1\n- 2\n", b"sample\n", b"3\n"])
+def test_a_file_without_keys_and_values_is_refused(tmp_path, content):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    assert str(path) in refusal(path)
+
+
+def test_bytes_that_are_not_utf8_are_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"dataset: caf\xe9\n")
+    assert str(path) in refusal(path)
+
+
+def test_a_byte_order_mark_and_crlf_line_ends_change_nothing(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + COMMITTED.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_params(path) == load_params(COMMITTED)
+
+
+def test_loaded_parameters_cannot_be_changed():
+    params = load_params(COMMITTED)
+    assert isinstance(params, Params)
+    with pytest.raises(ValueError, match="frozen"):
+        params.train.epochs = 1

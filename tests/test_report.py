@@ -1,0 +1,86 @@
+"""What people look at: predictions, embeddings and pictures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from spp_scl.errors import UserError
+from spp_scl.evaluate.confusion import draw_confusion
+from spp_scl.evaluate.evaluation import evaluate
+from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.report.tsne import draw, project
+from spp_scl.train.artifact import Artifact
+
+
+@pytest.fixture(scope="module")
+def evaluation(data):
+    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2)).eval()
+    summary = {"best_epoch": 1, "epochs": 1, "step2_share": 0.5, "count_over_p": 1.0, "alpha_mattered": True}
+    return evaluate(model, Artifact(model.config, data.classes, data.fingerprint, 16, 42, summary), data)
+
+
+def embeddings(n, seed=0):
+    rng = np.random.default_rng(seed)
+    vectors = {
+        name: list(rng.normal(size=(n, k))) for name, k in (("fused", 64), ("text", 32), ("image", 32))
+    }
+    labels = pd.Categorical(["yes", "no"] * (n // 2), categories=["yes", "no"])
+    return pd.DataFrame({"id": map(str, range(n)), "label": labels, "prediction": "yes", **vectors})
+
+
+def test_predictions_hold_every_validation_and_test_row_with_its_own_text_and_label(evaluation, data):
+    rows = np.concatenate([data.rows["valid"], data.rows["test"]])
+    known = data.table.iloc[rows].reset_index(drop=True)
+    found = evaluation.predictions
+    assert list(found) == ["id", "split", "text", "label", "prediction", *(f"p_{c}" for c in data.classes)]
+    for name in ("id", "text"):
+        assert found[name].tolist() == known[name].tolist()
+    assert found["label"].tolist() == known["label"].astype(str).tolist()
+    probabilities = found[[f"p_{c}" for c in data.classes]].to_numpy()
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert found["prediction"].tolist() == [data.classes[i] for i in probabilities.argmax(axis=1)]
+
+
+def test_metrics_agree_with_the_predictions_file(evaluation):
+    assert list(evaluation.metrics) == ["valid", "test", "train"]
+    for split, rows in evaluation.predictions.groupby("split"):
+        expected = (rows["label"] == rows["prediction"]).mean()
+        assert evaluation.metrics[split]["accuracy"] == pytest.approx(expected)
+        support = evaluation.per_class[evaluation.per_class["split"] == split].set_index("class")["support"]
+        assert support.to_dict() == rows["label"].value_counts().reindex(support.index).to_dict()
+
+
+def test_embeddings_are_the_three_spaces_of_each_row(evaluation):
+    assert evaluation.embeddings["id"].tolist() == evaluation.predictions["id"].tolist()
+    for name, width in (("fused", 64), ("text", 32), ("image", 32)):
+        assert {len(vector) for vector in evaluation.embeddings[name]} == {width}
+
+
+def test_tsne_repeats_to_the_bit():
+    first, again = (project(embeddings(40), 10.0, seed=1) for _ in range(2))
+    assert first.equals(again)
+    axes = [f"{space}_{axis}" for space in ("fused", "text", "image") for axis in "xy"]
+    assert list(first) == ["id", "label", "prediction", *axes]
+
+
+def test_tsne_takes_few_points_and_equal_points():
+    few = embeddings(4)
+    few["image"] = [few["image"][0]] * 4  # blank pictures
+    coordinates = project(few, 30.0, 1)
+    assert np.isfinite(coordinates.filter(regex="_[xy]$").to_numpy()).all()
+    with pytest.raises(UserError, match="at least four test tweets"):
+        project(embeddings(2), 30.0, 1)
+
+
+def test_pictures_are_equal_files_when_drawn_again(tmp_path):
+    coordinates = project(embeddings(20), 5.0, 1)
+    for name in ("a", "b"):
+        draw(tmp_path / f"{name}.png", coordinates, "title")
+        draw_confusion(tmp_path / f"{name}c.png", coordinates, ["yes", "no"], "title")
+    for kind in ("", "c"):
+        assert (tmp_path / f"a{kind}.png").read_bytes() == (tmp_path / f"b{kind}.png").read_bytes()
+        with Image.open(tmp_path / f"a{kind}.png") as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 300
+            assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn on it

@@ -1,0 +1,198 @@
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from spp_scl.clean.cleaning import clean_rows
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.raw.reading import read_dataset
+from spp_scl.raw.sample import write_sample
+
+SENTIMENTS = ("positive", "neutral", "negative")
+PAIRS = 300
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sample") / "raw"
+    write_sample(folder, PAIRS, seed=42)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tweets(sample) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sample.glob("data/*.txt")}
+
+
+@pytest.fixture(scope="module")
+def labels(sample) -> dict[str, tuple[str, str]]:
+    lines = (sample / "labelResultAll.txt").read_text(encoding="utf-8").splitlines()[1:]
+    return {row_id: tuple(pair.split(",")) for row_id, pair in (line.split("\t") for line in lines)}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def decoded(tweets: dict[str, bytes]) -> list[str]:
+    return [raw.decode("utf-8", "replace") for raw in tweets.values()]
+
+
+def test_the_same_seed_writes_the_same_bytes_and_another_seed_others(tmp_path):
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        write_sample(tmp_path / name, 60, seed)
+    first, again, other = (content(tmp_path / name) for name in "abc")
+    assert first == again
+    # The label file, the tweets and the pictures all depend on the seed.
+    for kind in ("labelResultAll.txt", ".txt", ".jpg"):
+        assert {k: v for k, v in first.items() if k.endswith(kind)} != {
+            k: v for k, v in other.items() if k.endswith(kind)
+        }
+
+
+def test_the_layout_is_exactly_that_of_mvsa_single(sample):
+    lines = (sample / "labelResultAll.txt").read_bytes().decode("ascii").split("\n")
+    assert lines[0] == "ID\ttext,image"
+    assert lines[-1] == ""
+    pattern = re.compile(r"(\d+)\t(positive|neutral|negative),(positive|neutral|negative)")
+    ids = [pattern.fullmatch(line).group(1) for line in lines[1:-1]]
+    assert ids == [str(n) for n in range(1, len(ids) + 1)]
+    expected = {"labelResultAll.txt"} | {f"data/{row_id}.{ext}" for row_id in ids for ext in ("txt", "jpg")}
+    found = set(content(sample))
+    assert found <= expected
+    # One picture is missing, as the mess of real data wants it.
+    assert [name.rsplit(".", 1)[1] for name in expected - found] == ["jpg"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param(r"^RT @\w+: \S", id="retweets"),
+        pytest.param(r"https?://\S+", id="links"),
+        pytest.param(r"(?<!RT )@\w+", id="user names"),
+        pytest.param(r"#\w+", id="hashtags"),
+    ],
+)
+def test_the_tweets_have(tweets, pattern):
+    with_it = sum(bool(re.search(pattern, tweet)) for tweet in decoded(tweets))
+    assert 0.05 * PAIRS < with_it < PAIRS
+
+
+def test_the_tweets_have_emoji(tweets):
+    with_it = sum(any(unicodedata.category(c) == "So" for c in tweet) for tweet in decoded(tweets))
+    assert 0.05 * PAIRS < with_it < PAIRS
+
+
+def test_about_one_tweet_in_fifty_is_not_utf8(tweets):
+    def is_utf8(raw: bytes) -> bool:
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    assert 0.01 * PAIRS < sum(not is_utf8(raw) for raw in tweets.values()) < 0.04 * PAIRS
+
+
+def test_one_tweet_is_empty_one_picture_is_truncated_and_one_is_missing(sample, tweets):
+    assert sum(not raw.strip() for raw in tweets.values()) == 1
+    truncated = []
+    for path in sample.glob("data/*.jpg"):
+        with Image.open(path) as picture:
+            assert picture.format == "JPEG"
+            try:
+                picture.load()
+            except OSError as error:
+                assert "truncated" in str(error)
+                truncated.append(path.name)
+    assert len(truncated) == 1
+    assert [row_id for row_id in tweets if not (sample / "data" / f"{row_id}.jpg").exists()] == [
+        str(len(tweets))
+    ]
+
+
+def test_the_pictures_differ_in_size_and_some_are_cmyk_or_grayscale(sample):
+    modes, sizes = Counter(), Counter()
+    for path in sample.glob("data/*.jpg"):
+        with Image.open(path) as picture:
+            modes[picture.mode] += 1
+            sizes[picture.size] += 1
+    assert set(modes) == {"RGB", "CMYK", "L"}
+    assert modes["RGB"] > 0.9 * PAIRS
+    assert len(sizes) >= 3
+
+
+def test_some_labels_conflict_and_every_class_is_there(labels):
+    conflicts = sum(set(pair) == {"positive", "negative"} for pair in labels.values())
+    assert 3 <= conflicts < 0.1 * PAIRS
+    assert {text for text, _ in labels.values()} == {image for _, image in labels.values()} == set(SENTIMENTS)
+
+
+def test_some_tweets_repeat_with_the_same_words_picture_and_labels(sample, tweets, labels):
+    by_picture = defaultdict(list)
+    for path in sample.glob("data/*.jpg"):
+        by_picture[path.read_bytes()].append(path.stem)
+    repeated = [ids for ids in by_picture.values() if len(ids) > 1]
+    assert len(repeated) >= 3
+    for ids in repeated:
+        retweet, original = sorted((tweets[row_id].rstrip(b"\n") for row_id in ids), key=len, reverse=True)
+        assert re.fullmatch(rb"RT @\w+: " + re.escape(original), retweet)
+        assert len({labels[row_id] for row_id in ids}) == 1
+
+
+@pytest.mark.parametrize("pairs", [60, 103, 120])
+def test_cleaning_keeps_exactly_the_pairs_asked_for_and_drops_each_kind_of_mess(tmp_path, pairs):
+    write_sample(tmp_path / "raw", pairs, seed=3)
+    rows = read_dataset("sample", tmp_path / "raw")
+    classes = DATASETS["sample"].classes
+    table, dropped, _ = clean_rows(rows, tmp_path / "raw", classes, missing_image="drop", empty_text="drop")
+    assert len(table) == pairs
+    reasons = dropped["reason"].value_counts().to_dict()
+    assert reasons.pop("conflicting_labels") >= 3
+    assert reasons == {"empty_text": 1, "missing_image": 1, "unreadable_image": 1}
+    assert set(table["label"]) == set(SENTIMENTS)
+
+
+def test_the_sample_is_no_smaller_than_asked_for_and_little_larger(labels):
+    assert PAIRS < len(labels) < 1.1 * PAIRS
+
+
+def test_either_modality_alone_tells_the_label_of_clearly_fewer_pairs_than_both(labels):
+    pairs = [pair for pair in labels.values() if set(pair) != {"positive", "negative"}]
+    # MVSA's rule: the one that is not neutral, if any.
+    answers = [next((s for s in pair if s != "neutral"), "neutral") for pair in pairs]
+
+    def told_by(clues: list) -> float:
+        guesses = defaultdict(Counter)
+        for clue, answer in zip(clues, answers, strict=True):
+            guesses[clue][answer] += 1
+        return sum(max(counts.values()) for counts in guesses.values()) / len(answers)
+
+    assert told_by(pairs) == 1
+    assert told_by([text for text, _ in pairs]) < 0.8
+    assert told_by([image for _, image in pairs]) < 0.8
+    # Yet each tells more than the most frequent class does.
+    assert min(told_by([pair[i] for pair in pairs]) for i in (0, 1)) > told_by([None] * len(pairs)) + 0.1
+
+
+def test_a_tweet_s_words_tell_its_own_sentiment_and_not_the_picture_s(tweets, labels):
+    # Words that occur with one text sentiment only must cover nearly all tweets, and no word may do so for
+    # the picture's sentiment beyond what the text's brings.
+    words = {row_id: set(re.findall(r"\b[a-z]{3,}\b", tweets[row_id].decode("cp1252"))) for row_id in labels}
+    seen = defaultdict(set)
+    for row_id, (text, _) in labels.items():
+        for word in words[row_id]:
+            seen[word].add(text)
+    telling = {word for word, sentiments in seen.items() if len(sentiments) == 1}
+    frequent = {w for w in telling if sum(w in found for found in words.values()) >= 0.02 * PAIRS}
+    covered = sum(bool(words[row_id] & frequent) for row_id in labels)
+    assert covered > 0.95 * len(labels)
+    pictures = {word: {labels[row_id][1] for row_id in labels if word in words[row_id]} for word in frequent}
+    assert all(len(sentiments) >= 2 for sentiments in pictures.values())
