@@ -15,7 +15,7 @@ class Batch:
     """What the network sees of some rows.
 
     Args:
-        words: (B, T, 4, D) hidden states of the words in four layers; anything where `word_mask` is false.
+        words: (B, T, 4, D) float16 hidden states of the words; anything where `word_mask` is false.
         word_mask: (B, T) true for words, false for padding; a blank text has no word.
         cls: (B, 4, D) hidden states of [CLS].
         maps: (B, 49, 2048) feature maps, zero for a blank picture.
@@ -42,20 +42,25 @@ class FeatureTable:
         self._words, self._maps, self._cls = (t.to(storage) for t in (words, maps, texts.cls))
 
     def batch(self, rows: torch.Tensor) -> Batch:
-        """Gather rows, (B,) int64 on the CPU, in float32 on the device."""
+        """Gather rows, (B,) int64 on the CPU, onto the device."""
         lengths = self.lengths[rows]
         # At least one position: the LSTM cannot run over none.
         steps = torch.arange(max(1, int(lengths.max())))
         mask = steps < lengths[:, None]
         positions = ((self._starts[rows, None] + steps) * mask).to(self._words.device)
-        index = self._index[rows]
-        word_mask, pictured = mask.to(self.device), (index >= 0).to(self.device)
-        words = self._words[positions].to(self.device).float()
-        maps = self._maps[index.clamp(min=0).to(self._maps.device)].to(self.device).float()
-        if not (index >= 0).all():
-            maps = maps * pictured[:, None, None]
+        words = self._words[positions].to(self.device)
+        maps = self._gather_maps(self._index[rows])
         cls = self._cls[rows.to(self._cls.device)].to(self.device).float()
-        return Batch(words, word_mask, cls, maps)
+        return Batch(words, mask.to(self.device), cls, maps)
+
+    def _gather_maps(self, index: torch.Tensor) -> torch.Tensor:
+        pictured = index >= 0
+        found = self._maps[index[pictured].to(self._maps.device)].to(self.device).float()
+        if pictured.all():
+            return found
+        maps = found.new_zeros(len(index), *found.shape[1:])
+        maps[pictured.to(self.device)] = found
+        return maps
 
 
 def _fits(device: torch.device, *tensors: torch.Tensor) -> bool:

@@ -94,7 +94,7 @@ def train(
     make_deterministic(seed)
     model = SppScl(config).to(data.features.device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay
+        model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
     )
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, params.lr_step, params.lr_decay)
     shuffle = torch.Generator().manual_seed(seed)

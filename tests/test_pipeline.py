@@ -1,0 +1,368 @@
+"""The pipeline as a user runs it: DVC in a repository of its own, on a small sample."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from tests.pipeline import ROOT, stages
+
+SMALL = {"sample": {"pairs": 60}, "train": {"epochs": 2, "batch_size": 16}}
+# The stages' own interpreter first, as in an activated environment.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    **{
+        f"GIT_{who}_{what}": "test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
+}
+
+
+def run(folder, *command, code=0):
+    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    output = result.stdout + result.stderr
+    assert result.returncode == code, output
+    return output
+
+
+def stage(folder, name, code=0):
+    return run(folder, "python", "-m", f"stages.{name}", code=code)
+
+
+def ran(output):
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def set_params(folder, **sections):
+    yaml = YAML()
+    path = folder / "params.yaml"
+    values = yaml.load(path)
+    for key, value in sections.items():
+        if isinstance(value, dict):
+            values[key].update(value)
+        else:
+            values[key] = value
+    yaml.dump(values, path)
+
+
+def snapshot(folder):
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for part in ("data", "models", "reports")
+        for p in sorted((folder / part).rglob("*"))
+        if p.is_file()
+    }
+
+
+def temporary_files(folder):
+    return [p for p in folder.rglob(".*.tmp") if ".dvc" not in p.parts]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """The working tree as a fresh repository, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    set_params(folder, **SMALL)
+    run(folder, "git", "init", "-q")
+    assert ran(run(folder, "dvc", "repro")) == list(stages())
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    return folder
+
+
+@pytest.fixture
+def copy(clone, tmp_path):
+    """A copy of the reproduced repository to break, without DVC's cache."""
+    folder = tmp_path / "copy"
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".git"))
+    return folder
+
+
+def test_a_second_repro_runs_nothing_and_leaves_nothing_behind(clone):
+    output = run(clone, "dvc", "repro")
+    assert ran(output) == []
+    assert "up to date" in output
+    assert run(clone, "git", "status", "--porcelain") == ""
+    assert not temporary_files(clone)
+
+
+def test_every_declared_output_is_there_and_is_what_it_says(clone):
+    for declared in stages().values():
+        for out in [*declared.get("outs", []), *declared.get("metrics", [])]:
+            (path,) = out
+            assert (clone / path.replace("${dataset}", "sample")).exists(), path
+    metrics = json.loads((clone / "reports/metrics.json").read_text())
+    wanted = ["accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss", "f1"]
+    assert list(metrics["valid"]) == list(metrics["test"]) == wanted
+    assert list(metrics["test"]["f1"]) == ["positive", "neutral", "negative"]
+    assert metrics["train"]["best_epoch"] in (1, 2)
+    assert 0 <= metrics["train"]["step2_share"] <= 1
+    clean = pd.read_parquet(clone / "data/clean/sample.parquet")
+    split = pd.read_parquet(clone / "data/split/sample.parquet")
+    assert list(split) == ["id", "split"]
+    assert {"id", "text", "image", "label"} <= set(clean)
+    report = json.loads((clone / "reports/clean.json").read_text())
+    dropped = pd.read_csv(clone / "reports/dropped.csv")
+    assert report["kept"] == len(clean) == 60
+    assert report["dropped"] == dropped["reason"].value_counts().to_dict()
+    assert report["rows"] == len(clean) + len(dropped)
+    predictions = pd.read_csv(clone / "reports/predictions.csv", dtype={"id": str})
+    assert predictions["id"].tolist() == [
+        row for part in ("valid", "test") for row in split.loc[split["split"] == part, "id"]
+    ]
+    assert load_file(clone / "models/model.safetensors")["fc.bias"].shape == (3,)
+
+
+def test_running_everything_again_leaves_the_lock_file_as_it_is(clone):
+    before = (clone / "dvc.lock").read_bytes()
+    assert ran(run(clone, "dvc", "repro", "--force")) == list(stages())
+    assert (clone / "dvc.lock").read_bytes() == before
+
+
+def test_another_alpha_runs_only_the_training_and_what_follows(clone):
+    before = json.loads((clone / "reports/metrics.json").read_text())
+    assert ran(run(clone, "dvc", "exp", "run", "-S", "alpha=1000")) == ["train", "evaluate", "tsne"]
+    after = json.loads((clone / "reports/metrics.json").read_text())
+    assert before["train"]["step2_share"] < 1
+    assert (after["train"]["step2_share"], after["train"]["alpha_mattered"]) == (1, False)
+    assert "train.step2_share" in run(clone, "dvc", "metrics", "diff")
+    run(clone, "git", "checkout", "-q", ".")
+    assert ran(run(clone, "dvc", "checkout")) == []
+
+
+def test_another_text_encoder_does_not_compute_the_pictures_again(clone):
+    output = run(clone, "dvc", "repro", "--dry", "text_features")
+    assert ran(output) == []
+    set_params(clone, text_features={"seed": 7}, split={"protocol": "grouped"})
+    would_run = ran(run(clone, "dvc", "repro", "--dry"))
+    run(clone, "git", "checkout", "-q", ".")
+    assert {"split", "text_features", "train"} <= set(would_run)
+    assert not {"sample", "clean", "image_features"} & set(would_run)
+
+
+def test_queued_experiments_run(clone):
+    run(clone, "dvc", "exp", "run", "--queue", "-S", "alpha=0.1,0.9")
+    run(clone, "dvc", "queue", "start", "-j", "2")
+    deadline = time.monotonic() + 150
+    while True:
+        status = run(clone, "dvc", "queue", "status")
+        if not re.search("Queued|Running", status) or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    assert status.count("Success") == 2, status + run(clone, "dvc", "queue", "logs", status.split()[3])
+    shown = run(clone, "dvc", "exp", "show", "--csv")
+    assert {"0.1", "0.9"} <= {
+        row.split(",")[shown.split("\n")[0].split(",").index("alpha")] for row in shown.split()
+    }
+    run(clone, "dvc", "queue", "stop")
+
+
+def test_plots_are_one_page_with_everything(clone):
+    run(clone, "dvc", "plots", "show")
+    page = (clone / "dvc_plots/index.html").read_text()
+    for title in ("mean of each loss", "accuracy and F1", "Gate", "Learning rate", "Confusion matrix"):
+        assert title in page
+    assert page.count(".png") >= 2
+    assert "loss_clm" in page
+    shutil.rmtree(clone / "dvc_plots")
+
+
+def test_a_users_own_table_takes_one_override(clone):
+    folder = clone / "data/raw/table"
+    folder.mkdir()
+    source = pd.read_parquet(clone / "data/clean/sample.parquet")
+    table = pd.DataFrame({"id": source["id"], "text": source["text"], "label": "yes"})
+    table["image"] = source["image"]
+    table.loc[::2, "label"] = "no"
+    shutil.copytree(clone / "data/raw/sample/data", folder / "data")
+    table.to_csv(folder / "table.csv", index=False)
+    assert ran(run(clone, "dvc", "exp", "run", "-S", "dataset=table", "split")) == ["clean", "split"]
+    report = json.loads((clone / "reports/split.json").read_text())
+    assert report["train"]["classes"] == {"no": 24, "yes": 24}
+    run(clone, "git", "checkout", "-q", ".")
+    shutil.rmtree(folder)
+
+
+def test_a_stage_that_fails_under_dvc_leaves_its_outputs(clone):
+    before = snapshot(clone)
+    set_params(clone, train={"epochs": 0})
+    output = run(clone, "dvc", "repro", code=255)
+    assert "train.epochs: 0: input should be greater than or equal to 1" in output
+    assert "Traceback" not in output
+    assert snapshot(clone) == before
+    run(clone, "git", "checkout", "-q", "params.yaml")
+    assert ran(run(clone, "dvc", "repro")) == []
+
+
+def change_params(folder, old, new):
+    path = folder / "params.yaml"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def other_rows(folder):
+    path = folder / "data/features/sample/text.h5"
+    with h5py.File(path, "a") as file:
+        file["ids"][0] = b"9999"
+
+
+def other_encoder(folder):
+    set_params(folder, text_features={"seed": 5})
+    stage(folder, "text_features")
+
+
+def duplicate_label(folder):
+    path = folder / "data/raw/sample/labelResultAll.txt"
+    path.write_text(path.read_text() + "1\tneutral,neutral\n")
+
+
+def label_line(line):
+    def change(folder):
+        path = folder / "data/raw/sample/labelResultAll.txt"
+        lines = path.read_text().split("\n")
+        lines[4] = line
+        path.write_text("\n".join(lines))
+
+    return change
+
+
+def one_class_too_few(folder):
+    path = folder / "data/clean/sample.parquet"
+    table = pd.read_parquet(path)
+    neutral = table.index[table["label"] == "neutral"]
+    table.drop(neutral[2:]).to_parquet(path, index=False)
+
+
+FAULTS = {
+    "an unknown key": ("clean", lambda f: change_params(f, "alpha:", "alhpa:"), r"alhpa: unknown key"),
+    "a wrong type": ("train", lambda f: change_params(f, "seed: 42 ", "seed: x "), r"seed: 'x'"),
+    "an impossible value": (
+        "split",
+        lambda f: change_params(f, "protocol: auto", "protocol: new"),
+        "'grouped'",
+    ),
+    "no dataset": (
+        "clean",
+        lambda f: set_params(f, dataset="hfm"),
+        r"data/raw/hfm: no such folder\. Put .*http",
+    ),
+    "no label file": (
+        "clean",
+        lambda f: (f / "data/raw/sample/labelResultAll.txt").unlink(),
+        r"labelResultAll\.txt: no such file",
+    ),
+    "a malformed line": ("clean", label_line("5 neutral"), r"labelResultAll\.txt:5: expected an id"),
+    "an unknown label": (
+        "clean",
+        label_line("5\tneutral,good"),
+        r"txt:5: unknown label 'good'; allowed: pos",
+    ),
+    "an id outside": ("clean", label_line("../5\tneutral,neutral"), r"txt:5: the id '\.\./5' points outside"),
+    "a duplicate id": ("clean", duplicate_label, r"duplicate id '1', first at .*labelResultAll\.txt:2"),
+    "an empty class": ("split", one_class_too_few, r"the \w+ split has no row of class neutral"),
+    "no published split": (
+        "split",
+        lambda f: (
+            set_params(f, dataset="mvsa_single", split={"protocol": "published"})
+            or shutil.copy(f / "data/clean/sample.parquet", f / "data/clean/mvsa_single.parquet")
+        ),
+        r"needs train\.json, dev\.json, test\.json\. Get .*github.*put them into data/published/mvsa_single",
+    ),
+    "features of other rows": ("train", other_rows, r"text\.h5: the features belong to other rows"),
+    "features of another encoder": ("evaluate", other_encoder, r"features of another encoder"),
+    "a corrupt HDF5 file": (
+        "train",
+        lambda f: cut(f / "data/features/sample/image.h5"),
+        r"image\.h5: damaged",
+    ),
+    "a corrupt model": (
+        "evaluate",
+        lambda f: cut(f / "models/model.safetensors"),
+        r"model\.safetensors: damaged",
+    ),
+    "a corrupt table": ("split", lambda f: cut(f / "data/clean/sample.parquet"), r"sample\.parquet: damaged"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_users_mistake_is_one_clear_message_and_changes_no_file(fault, copy):
+    name, break_it, message = FAULTS[fault]
+    break_it(copy)
+    before = snapshot(copy)
+    output = stage(copy, name, code=1)
+    assert re.search(message, output.replace("\n", " ")), output
+    assert output.count("error:") == 1
+    assert "Traceback" not in output
+    assert snapshot(copy) == before
+    assert not temporary_files(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [("clean", "data/clean"), ("image_features", "data/features/sample"), ("train", "reports")],
+)
+def test_a_full_disk_is_one_clear_message_and_changes_no_file(name, full, copy):
+    """On a real file system that is full: a small tmpfs where the stage writes."""
+    place = copy / full
+    kept = copy / "kept"
+    place.rename(kept)
+    place.mkdir()
+    size = sum(p.stat().st_size for p in kept.rglob("*") if p.is_file()) + (16 << 10)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        shutil.copytree(kept, place, dirs_exist_ok=True)
+        before = snapshot(copy)
+        output = stage(copy, name, code=1)
+        assert "no space left on the device" in output
+        assert "Traceback" not in output
+        assert snapshot(copy) == before
+        assert not temporary_files(copy)
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_the_training_ends_it_cleanly(kind, copy):
+    set_params(copy, train={"epochs": 100_000})
+    before = snapshot(copy)
+    process = subprocess.Popen(
+        ["python", "-m", "stages.train"], cwd=copy, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    log = copy / "reports/.train.tmp/plots/metrics/valid/loss.tsv"
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(kind)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "interrupted: nothing was replaced" in errors
+    assert "Traceback" not in errors
+    assert snapshot(copy) == before
+    assert not temporary_files(copy)
