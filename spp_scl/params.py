@@ -111,6 +111,8 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
+    except (ValueError, OSError) as error:  # a date that is none, a folder in the file's place
+        raise UserError(f"{path}: cannot be read: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values")
     try:

@@ -69,6 +69,11 @@ def refusal(name: str, folder: Path) -> str:
     return str(caught.value)
 
 
+def place(folder: Path, kind: str, row: int) -> str:
+    """How an error names a table's row: a CSV's by the file's line, which the header is the first of."""
+    return f"{folder}/table.csv:{row + 1}" if kind == "csv" else f"{folder}/table.parquet, row {row}"
+
+
 # --- MVSA: the rules
 
 
@@ -466,7 +471,7 @@ def test_a_table_s_split_may_have_the_usual_names(tmp_path, kind, name, split):
 def test_a_table_s_unknown_split_is_refused_with_its_row_and_the_allowed_ones(tmp_path, kind):
     columns = {"id": ["1", "2"], "text": ["a", "b"], "image": ["", ""], "label": ["x", "y"]}
     message = refusal("table", write_table(tmp_path, kind, columns | {"split": ["train", "holdout"]}))
-    assert f"{tmp_path / f'table.{kind}'}, row 2: " in message
+    assert f"{place(tmp_path, kind, 2)}: " in message
     assert all(word in message for word in ("'holdout'", "train", "valid", "test"))
 
 
@@ -485,7 +490,7 @@ def test_a_table_without_a_column_is_refused_with_the_missing_and_the_present_on
 def test_a_table_s_image_outside_its_folder_is_refused_with_its_row(tmp_path, kind, image):
     columns = {"id": ["1", "2"], "text": ["a", "b"], "image": ["a.jpg", image], "label": ["x", "y"]}
     message = refusal("table", write_table(tmp_path, kind, columns))
-    assert f"{tmp_path / f'table.{kind}'}, row 2: " in message
+    assert f"{place(tmp_path, kind, 2)}: " in message
     assert repr(image) in message
 
 
@@ -494,14 +499,14 @@ def test_a_table_s_image_outside_its_folder_is_refused_with_its_row(tmp_path, ki
 def test_a_table_s_id_that_is_empty_or_a_path_is_refused_with_its_row(tmp_path, kind, row_id):
     columns = {"id": ["1", row_id], "text": ["a", "b"], "image": ["", ""], "label": ["x", "y"]}
     message = refusal("table", write_table(tmp_path, kind, columns))
-    assert f"{tmp_path / f'table.{kind}'}, row 2: " in message
+    assert f"{place(tmp_path, kind, 2)}: " in message
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_table_s_repeated_id_is_refused_with_both_rows(tmp_path, kind):
     columns = {"id": ["1", "2", "1"], "text": ["a", "b", "c"], "image": [""] * 3, "label": ["x", "y", "x"]}
     message = refusal("table", write_table(tmp_path, kind, columns))
-    assert all(word in message for word in ("'1'", "row 1", "row 3"))
+    assert all(word in message for word in ("'1'", place(tmp_path, kind, 1), place(tmp_path, kind, 3)))
 
 
 @pytest.mark.parametrize("label", ["", None, "  "])
@@ -509,7 +514,7 @@ def test_a_table_s_repeated_id_is_refused_with_both_rows(tmp_path, kind):
 def test_a_table_s_row_without_a_label_is_refused_by_its_id(tmp_path, kind, label):
     columns = {"id": ["1", "seven"], "text": ["a", "b"], "image": ["", ""], "label": ["x", label]}
     message = refusal("table", write_table(tmp_path, kind, columns))
-    assert all(word in message for word in ("row 2", "'seven'", "label"))
+    assert all(word in message for word in (place(tmp_path, kind, 2), "'seven'", "label"))
 
 
 def test_no_table_or_two_tables_are_refused(tmp_path):

@@ -190,7 +190,7 @@ def test_an_empty_text_still_groups_by_its_picture_and_a_missing_picture_by_its_
 
 
 def test_grouped_refuses_data_that_is_too_small_for_it():
-    assert "too few rows" in refusal(make_table(["a", "b"] * 4), "table", NOWHERE, "grouped")
+    assert "give the data more rows" in refusal(make_table(["a", "b"] * 4), "table", NOWHERE, "grouped")
 
 
 @pytest.mark.parametrize("groups", [1, 2, 9])

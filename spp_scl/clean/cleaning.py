@@ -76,7 +76,7 @@ def clean_rows(
         raise UserError(f"{folder}: no pair is left after cleaning; {_hint(dropped)}")
     table = pd.DataFrame(kept, columns=list(COLUMNS))
     table["label"] = pd.Categorical(table["label"], categories=classes or sorted(set(table["label"])))
-    if len(table["label"].cat.categories) < 2:
+    if table["label"].nunique() < 2:
         raise UserError(
             f"{folder}: only one class ({table['label'].iloc[0]!r}); two are needed to tell apart"
         )

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 # Past this a file is an attack or a poster, not a tweet's picture; decoding it would take gigabytes.
@@ -27,9 +28,17 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePictureError(f"more than {MAX_PIXELS} pixels")
-            return picture.convert("RGB")
+            return _to_rgb(picture)
     except (FileNotFoundError, UnreadablePictureError):
         raise
     except Exception as error:
         # Decoders of damaged files raise whatever they run into: OSError, SyntaxError, struct.error, ...
         raise UnreadablePictureError(str(error) or type(error).__name__) from error
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):
+        # 16 bits a pixel: Pillow would cut everything above 255 off instead of scaling it.
+        values = np.asarray(picture).clip(0, 2**16 - 1) >> 8
+        picture = Image.fromarray(values.astype(np.uint8))
+    return picture.convert("RGB")

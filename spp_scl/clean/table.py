@@ -33,7 +33,6 @@ def read_parquet(path: Path | str, stage: str) -> pd.DataFrame:
         return pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro {stage}`") from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged ({str(error).splitlines()[0]}); rebuild it with `dvc repro {stage} --force`"
-        ) from None
+    except Exception as error:  # a damaged file makes the parser raise whatever it runs into
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: damaged ({reason}); rebuild it with `dvc repro {stage} --force`") from None

@@ -3,10 +3,10 @@
 import re
 import unicodedata
 
-_RETWEET = re.compile(r"^\s*rt\s+@\w+:?")
+_RETWEET = re.compile(r"^(\s*rt\s+@\w+:?)+")
 # The last alternative is a link that the 140 characters of a retweet cut off.
 _LINK = re.compile(r"https?://\S+|www\.\S+|<url>|\bhtt\S*$")
-_USER = re.compile(r"@\w+|<user>")
+_USER = re.compile(r"@\w+")
 
 
 def clean_text(text: str) -> str:
@@ -19,15 +19,20 @@ def clean_text(text: str) -> str:
 
 def is_empty(text: str) -> bool:
     """Whether nothing in the text can be seen: only spaces, controls and zero-width characters."""
-    return all(unicodedata.category(c)[0] in "CZ" for c in text)
+    # Not the whole of category C: an emoji newer than this Python is unassigned to it, and yet seen.
+    return all(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp") for c in text)
 
 
 def normalize(text: str) -> str:
     """The key by which two tweets repeat each other.
 
-    Lower case, without a leading `RT @user:`, links, user names and punctuation. It may be empty, and
-    then says nothing.
+    Lower case, without leading `RT @user:`, links, user names and punctuation. It may be empty, and then
+    says nothing.
     """
     text = _USER.sub(" ", _LINK.sub(" ", _RETWEET.sub(" ", text.lower())))
-    words = "".join(c if c.isalnum() else " " for c in text)
-    return " ".join(words.split())
+    kept = ""
+    for c in text:
+        # A mark belongs to the letter before it, as the vowel signs of Hindi and Thai do.
+        mark = unicodedata.category(c)[0] == "M" and kept[-1:].strip()
+        kept += c if c.isalnum() or mark else " "
+    return " ".join(kept.split())

@@ -231,8 +231,8 @@ def align(dropout: float) -> nn.Sequential:
 def groups_by_length(mask: torch.Tensor) -> list[tuple[torch.Tensor | slice, int]]:
     """Rows of like length and the longest's length, to spare a CPU the padding; one group on a GPU.
 
-    Of a batch of tweets a few are three times as long as the rest, and a CPU's time goes with the padded size.
-    A GPU's goes with the number of steps, and asking it for lengths would make it wait.
+    Of a batch of tweets a few are three times as long as the rest, and a CPU's time goes with the padded
+    size. A GPU's goes with the number of steps, and asking it for lengths would make it wait.
     """
     if mask.device.type != "cpu":
         return [(slice(None), mask.shape[1])]

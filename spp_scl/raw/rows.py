@@ -48,12 +48,18 @@ def read_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, and the dataset needs it") from None
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text") from None
 
 
 def check_id(row_id: str, where: str) -> None:
-    """Refuse an id that would name a file outside its folder."""
+    """Refuse an id that could not name a file, or would name one outside its folder."""
+    try:
+        too_long = len(row_id.encode()) > 200
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: the id {row_id!r} is not valid text") from None
+    if too_long:
+        raise UserError(f"{where}: the id {row_id[:40]!r}... is too long for a file's name")
     if row_id in ("", ".", "..") or any(c in row_id for c in "/\\\0"):
         raise UserError(f"{where}: the id {row_id!r} points outside its folder; an id is a file's name")
 

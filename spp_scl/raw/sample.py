@@ -99,7 +99,7 @@ def write_sample(folder: Path, pairs: int, seed: int) -> None:
         tweet = "" if row_id == empty else _tweet(rng, text)
         # One tweet in fifty is not UTF-8, as in MVSA.
         encoding = "cp1252" if row_id % 50 == 7 else "utf-8"
-        if encoding == "cp1252":
+        if encoding == "cp1252" and tweet:
             tweet = f"at the café … {tweet}".encode("cp1252", "ignore").decode("cp1252")
         tweet_path.write_bytes(f"{tweet}\n".encode(encoding))
         if row_id == missing:

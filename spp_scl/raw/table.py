@@ -1,5 +1,6 @@
 """A user's own tweets: `table.csv` or `table.parquet` with id, text, image, label and optionally split."""
 
+import csv
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -25,47 +26,55 @@ def read_table(folder: Path) -> list[RawRow]:
     if len(found) != 1:
         raise UserError(f"{folder}: expected one of table.csv and table.parquet, found {len(found)}")
     path = found[0]
-    table = _load(path)
-    missing = [name for name in _COLUMNS if name not in table.columns]
+    columns, records = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    missing = [name for name in _COLUMNS if name not in columns]
     if missing:
-        raise UserError(f"{path}: no column named {', '.join(missing)}; it has {', '.join(table.columns)}")
-    if table.empty:
+        raise UserError(f"{path}: no column named {', '.join(missing)}; it has {', '.join(columns)}")
+    if not records:
         raise UserError(f"{path}: no rows in it")
-    has_split = "split" in table.columns
-    rows = []
-    for number, row in enumerate(table.to_dict("records"), start=1):
-        where = f"{path}, row {number}"
-        check_id(row["id"], where)
-        if not row["label"]:
-            raise UserError(f"{where}: id {row['id']!r} has no label")
-        rows.append(
-            RawRow(
-                row["id"],
-                row["text"],
-                _image(row["image"], where),
-                row["label"],
-                _split(row["split"], where) if has_split else None,
-            )
-        )
-    check_unique((row.id, f"{path}, row {n}") for n, row in enumerate(rows, start=1))
-    return rows
+    check_unique((record["id"], where) for where, record in records)
+    return [_row(record, where) for where, record in records]
 
 
-def _load(path: Path) -> pd.DataFrame:
+def _row(record: dict[str, str], where: str) -> RawRow:
+    check_id(record["id"], where)
+    label = record["label"].strip()
+    if not label:
+        raise UserError(f"{where}: id {record['id']!r} has no label")
+    image = _image(record["image"], where)
+    return RawRow(record["id"], record["text"], image, label, _split(record.get("split", ""), where))
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns, and each row with where it stands. Every value is text: "NA" and "007" as well."""
+    csv.field_size_limit(2**31 - 1)
     try:
-        if path.suffix == ".csv":
-            # Every value as it stands: "NA", "null" and "007" are texts and ids like any other.
-            return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        table = pd.read_parquet(path)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            records = [(f"{path}:{reader.line_num}", record) for record in reader]
+            columns = list(reader.fieldnames or [])
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8") from None
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # pandas' parser errors are ValueErrors and name the line
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    present = table.notna()
-    return table.astype(object).where(present, "").map(str)
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+    for where, record in records:
+        # The reader keeps what is too much under None, and gives None for what is too little.
+        if None in record or None in record.values():
+            raise UserError(
+                f"{where}: expected {len(columns)} values, one for each of {', '.join(columns)}; "
+                'a value with a comma in it needs quotes ("...")'
+            )
+    return columns, records
+
+
+def _read_parquet(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # a damaged file makes the parser raise whatever it runs into
+        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    table = table.astype(object).where(table.notna(), "").map(str)
+    records = table.to_dict("records")
+    return list(table.columns), [(f"{path}, row {n}", record) for n, record in enumerate(records, start=1)]
 
 
 def _image(image: str, where: str) -> str | None:

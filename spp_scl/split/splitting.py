@@ -79,12 +79,17 @@ def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def grouped(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """About 8:1:1 with the classes' shares, and no group in two splits. `groups`: (n,) integers."""
-    if np.bincount(labels).max() < _FOLDS:
-        raise UserError(f"too few rows to split in groups: no class has {_FOLDS}")
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed).split(labels, labels, groups)
+    if np.bincount(labels).max() < _FOLDS or len(np.unique(groups)) < _FOLDS:
+        raise UserError(
+            f"split.protocol `grouped` needs {_FOLDS} rows of some class and {_FOLDS} groups of rows that do "
+            "not repeat each other; give the data more rows, or choose `-S split.protocol=stratified`"
+        )
+    folding = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    folds = [rows for _, rows in folding.split(labels, labels, groups)]
+    # A large group makes its fold large: the two nearest to a tenth are taken, and it trains.
+    folds.sort(key=lambda rows: abs(len(rows) - len(labels) / _FOLDS))
     splits = np.full(len(labels), "train", dtype=object)
-    for name in ("test", "valid"):
-        splits[next(folds)[1]] = name
+    splits[folds[0]], splits[folds[1]] = "test", "valid"
     return splits
 
 
