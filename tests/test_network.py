@@ -28,7 +28,8 @@ def make_batch(lengths, padding=0, width=WIDTH):
     mask = torch.arange(size) < torch.tensor(lengths)[:, None]
     n = len(lengths)
     maps = torch.randn(n, 49, 2048).relu()
-    return Batch(torch.randn(n, size, 4, width), mask, torch.randn(n, 4, width), maps)
+    pictured = torch.ones(n, dtype=torch.bool)
+    return Batch(torch.randn(n, size, 4, width), mask, torch.randn(n, 4, width), maps, pictured)
 
 
 def make_model(fusion="sample", classes=3):
@@ -162,8 +163,13 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
     model = make_model(fusion).train()
     batch = make_batch([0, 0, 4])
     batch.maps[1:] = 0
+    batch.pictured[1:] = False
     output = model(batch)
-    assert (model.branches(batch).text_tokens[:2] == 0).all()
+    branches = model.branches(batch)
+    assert (branches.text_tokens[:2] == 0).all()
+    assert (output.text[:2] == 0).all()
+    assert (branches.image_tokens[1:] == 0).all()
+    assert (output.image[1:] == 0).all()
     output.logits.sum().backward()
     assert output.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

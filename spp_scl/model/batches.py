@@ -19,12 +19,14 @@ class Batch:
         word_mask: (B, T) true for words, false for padding; a blank text has no word.
         cls: (B, 4, D) hidden states of [CLS].
         maps: (B, 49, 2048) feature maps, zero for a blank picture.
+        pictured: (B,) false for a blank picture.
     """
 
     words: torch.Tensor
     word_mask: torch.Tensor
     cls: torch.Tensor
     maps: torch.Tensor
+    pictured: torch.Tensor
 
 
 class FeatureTable:
@@ -35,11 +37,10 @@ class FeatureTable:
         self.lengths = texts.offsets.diff()
         self._starts = texts.offsets[:-1]
         self._index = images.index
-        # One row of zeros stands in where no row at all has words or a picture.
+        # Padding is gathered from the first word: one of zeros stands in where no text has any.
         words = texts.words if len(texts.words) else texts.words.new_zeros(1, *texts.words.shape[1:])
-        maps = images.maps if len(images.maps) else images.maps.new_zeros(1, *images.maps.shape[1:])
-        storage = device if _fits(device, words, maps, texts.cls) else torch.device("cpu")
-        self._words, self._maps, self._cls = (t.to(storage) for t in (words, maps, texts.cls))
+        storage = device if _fits(device, words, images.maps, texts.cls) else torch.device("cpu")
+        self._words, self._maps, self._cls = (t.to(storage) for t in (words, images.maps, texts.cls))
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """Gather rows, (B,) int64 on the CPU, onto the device."""
@@ -49,18 +50,14 @@ class FeatureTable:
         mask = steps < lengths[:, None]
         positions = ((self._starts[rows, None] + steps) * mask).to(self._words.device)
         words = self._words[positions].to(self.device)
-        maps = self._gather_maps(self._index[rows])
-        cls = self._cls[rows.to(self._cls.device)].to(self.device).float()
-        return Batch(words, mask.to(self.device), cls, maps)
-
-    def _gather_maps(self, index: torch.Tensor) -> torch.Tensor:
+        index = self._index[rows]
         pictured = index >= 0
-        found = self._maps[index[pictured].to(self._maps.device)].to(self.device).float()
-        if pictured.all():
-            return found
-        maps = found.new_zeros(len(index), *found.shape[1:])
-        maps[pictured.to(self.device)] = found
-        return maps
+        maps = self._maps[index[pictured].to(self._maps.device)].to(self.device).float()
+        if not pictured.all():
+            found, maps = maps, maps.new_zeros(len(rows), *maps.shape[1:])
+            maps[pictured.to(self.device)] = found
+        cls = self._cls[rows.to(self._cls.device)].to(self.device).float()
+        return Batch(words, mask.to(self.device), cls, maps, pictured.to(self.device))
 
 
 def _fits(device: torch.device, *tensors: torch.Tensor) -> bool:

@@ -42,10 +42,10 @@ class Branches:
     """What the two branches give.
 
     Args:
-        text: (B, 32), T_p.
-        image: (B, 32), I_p.
+        text: (B, 32), T_p; zero for a blank text.
+        image: (B, 32), I_p; zero for a blank picture.
         text_tokens: (B, T, 128), the BiLSTM's outputs, zero at padding.
-        image_tokens: (B, P, 128), ConvP's positions before pooling.
+        image_tokens: (B, P, 128), ConvP's positions before pooling, zero for a blank picture.
         word_mask: (B, T).
     """
 
@@ -88,6 +88,10 @@ class SppScl(nn.Module):
         """Only as far as T_p and I_p, all that step 2 needs."""
         text, text_tokens = self.text_branch(batch.words, batch.word_mask, batch.cls)
         image, image_tokens = self.image_branch(batch.maps)
+        # What a tweet lacks is zero in the shared space too. A constant input would leave a branch's batch
+        # normalization with no variance, and its evaluation then amplifies rounding into noise.
+        text = text * batch.word_mask.any(dim=1)[:, None]
+        image, image_tokens = image * batch.pictured[:, None], image_tokens * batch.pictured[:, None, None]
         return Branches(text, image, text_tokens, image_tokens, batch.word_mask)
 
     def forward(self, batch: Batch) -> Output:

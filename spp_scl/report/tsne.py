@@ -74,6 +74,8 @@ def draw(path: Path, coordinates: pd.DataFrame, title: str) -> None:
                 label=f"{name} ({len(rows)})",
             )
         ax.set_title(SPACES[space])
+        if not np.ptp(coordinates[f"{space}_x"]):
+            ax.text(0.5, 0.55, "one point: every vector is equal", ha="center", transform=ax.transAxes)
         # The axes of t-SNE have no meaning of their own.
         ax.set_xticks([])
         ax.set_yticks([])
