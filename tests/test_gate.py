@@ -36,6 +36,9 @@ def test_no_ties_appear_where_a_float32_sigmoid_is_exactly_one():
     found = gate(text, image, torch.zeros(16, dtype=torch.long), alpha=0.5)
     assert found.saturated == 1
     assert found.count == exact_gate(products, [0] * 16)[0] > 0
+    # The released comparison finds no pair below m there, and step 2 runs whatever alpha is.
+    assert found.step2_float32
+    assert not gate(text, image, torch.zeros(16, dtype=torch.long), alpha=found.count / 256 / 2).step2
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 2 / 3, 1.0, 5.0])

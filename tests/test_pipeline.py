@@ -83,6 +83,8 @@ def clone(tmp_path_factory):
     (folder / "dvc.lock").unlink(missing_ok=True)
     set_params(folder, **SMALL)
     run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "small")
     assert ran(run(folder, "dvc", "repro")) == list(stages())
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")
@@ -93,7 +95,7 @@ def clone(tmp_path_factory):
 def copy(clone, tmp_path):
     """A copy of the reproduced repository to break, without DVC's cache."""
     folder = tmp_path / "copy"
-    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp", ".git"))
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp"))
     return folder
 
 

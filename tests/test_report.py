@@ -16,7 +16,14 @@ from spp_scl.train.artifact import Artifact
 @pytest.fixture(scope="module")
 def evaluation(data):
     model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2)).eval()
-    summary = {"best_epoch": 1, "epochs": 1, "step2_share": 0.5, "count_over_p": 1.0, "alpha_mattered": True}
+    summary = {
+        "best_epoch": 1,
+        "epochs": 1,
+        "step2_share": 0.5,
+        "step2_share_float32": 1.0,
+        "count_over_p": 1.0,
+        "alpha_mattered": True,
+    }
     return evaluate(model, Artifact(model.config, data.classes, data.fingerprint, 16, 42, summary), data)
 
 

@@ -21,12 +21,14 @@ class Gate:
         saturated: the share of pairs whose S_ij is exactly 1 in float32. Compared there, all of these tie
             and none is below m, whatever alpha is.
         step2: whether step 2 runs.
+        step2_float32: whether it would, were the sigmoids compared in float32 as the released code does.
     """
 
     count: int
     positives: int
     saturated: float
     step2: bool
+    step2_float32: bool
 
 
 @torch.no_grad()
@@ -49,16 +51,18 @@ def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: f
     # The mean around its largest term: equal terms give exactly their value, so that they stay ties.
     largest = diagonal.max()
     log_rest_of_mean = largest + (diagonal - largest).exp().mean().log()
+    rounded = products.float().sigmoid()
     counts = torch.stack(
         [
             (log_rest > log_rest_of_mean).sum(),
             (labels[:, None] == labels[None, :]).sum(),
-            (products.sigmoid() == 1).sum(),
+            (rounded == 1).sum(),
+            (rounded < rounded.diagonal().mean()).sum(),
         ]
     )
-    count, positives, saturated = counts.tolist()  # one wait for the device, not three
-    step2 = count < math.floor(alpha * positives)
-    return Gate(count, positives, saturated / products.numel(), step2)
+    count, positives, saturated, rounded_count = counts.tolist()  # one wait for the device, not four
+    needed = math.floor(alpha * positives)
+    return Gate(count, positives, saturated / products.numel(), count < needed, rounded_count < needed)
 
 
 def describe_gate(training: dict) -> str:

@@ -2,8 +2,10 @@
 
 import copy
 import logging
+import math
 import os
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +45,7 @@ class Trained:
     @property
     def step2_share(self) -> float:
         """The share of all batches in which step 2 ran."""
-        return sum(g.step2 for g in self.gates) / len(self.gates)
+        return fmean(g.step2 for g in self.gates)
 
     def summary(self) -> dict[str, float | int | bool]:
         """What the metrics say of the training."""
@@ -51,8 +53,9 @@ class Trained:
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
             "step2_share": self.step2_share,
-            "count_over_p": _mean([g.count / g.positives for g in self.gates]),
-            "saturated_share": _mean([g.saturated for g in self.gates]),
+            "step2_share_float32": fmean(g.step2_float32 for g in self.gates),
+            "count_over_p": fmean(g.count / g.positives for g in self.gates),
+            "saturated_share": fmean(g.saturated for g in self.gates),
             # When step 2 always or never ran, a slightly other alpha would have changed nothing.
             "alpha_mattered": 0 < self.step2_share < 1,
         }
@@ -115,7 +118,7 @@ def train(
         result.epochs = epoch
         mean = _log_steps(live, step, losses, gates)
         step += len(gates)
-        if not all(map(_finite, mean.values())):
+        if not all(map(math.isfinite, mean.values())):
             raise UserError(
                 f"training: the loss is no longer a finite number (epoch {epoch}); a lower "
                 "train.learning_rate or a higher train.temperature may help"
@@ -126,7 +129,7 @@ def train(
         if valid[selection] > best_value:
             best_value, result.best_epoch = valid[selection], epoch
             best_state = copy.deepcopy(model.state_dict())
-        share = _mean([g.step2 for g in gates])
+        share = fmean(g.step2 for g in gates)
         bar.set_postfix_str(
             f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, "
             f"best {best_value:.3f}, step 2 {share:.0%}"
@@ -165,7 +168,8 @@ def train_batch(
     }
     losses["loss"] = params.ce_weight * losses["loss_ce"] + losses["loss_clt"] + losses["loss_cli"]
     _step(optimizer, losses["loss"])
-    # Again, with the updated weights and still in training mode.
+    # Again, with the updated weights and still in training mode; only as far as T_p and I_p, for the head has
+    # no part in what follows. Its parameters have no gradient here, so the optimizer leaves them alone.
     branches = model.branches(batch)
     decision = gate(branches.text, branches.image, labels, alpha)
     if decision.step2:
@@ -208,26 +212,21 @@ def _log_steps(
         live.step = first + i
         live.log_metric("batch/step2", int(g.step2))
         live.log_metric("batch/count_over_p", g.count / g.positives)
-    return {name: _mean(numbers) for name, numbers in values.items()}
+    return {name: fmean(numbers) for name, numbers in values.items()}
 
 
-def _log_epoch(live: Live, epoch: int, losses, gates: list[Gate], rate: float, valid) -> None:
+def _log_epoch(
+    live: Live, epoch: int, losses: dict[str, float], gates: list[Gate], rate: float, valid: dict
+) -> None:
     live.step = epoch
     for name, value in losses.items():
         live.log_metric(f"epoch/{name}", value)
     live.log_metric("epoch/learning_rate", rate)
-    live.log_metric("epoch/step2_share", _mean([g.step2 for g in gates]))
-    live.log_metric("epoch/count_over_p", _mean([g.count / g.positives for g in gates]))
-    live.log_metric("epoch/saturated_share", _mean([g.saturated for g in gates]))
+    live.log_metric("epoch/step2_share", fmean(g.step2 for g in gates))
+    live.log_metric("epoch/step2_share_float32", fmean(g.step2_float32 for g in gates))
+    live.log_metric("epoch/count_over_p", fmean(g.count / g.positives for g in gates))
+    live.log_metric("epoch/saturated_share", fmean(g.saturated for g in gates))
     for name, value in valid.items():
         if name != "f1":
             live.log_metric(f"valid/{name}", value)
     live.make_summary()
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
