@@ -15,6 +15,11 @@ class UserError(Exception):
     """A mistake in the input or the surroundings, told as what, where and what to do."""
 
 
+def first_line(error: BaseException) -> str:
+    """An exception in one line; its name where it has no message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception, of whichever library, says that the device has no space left."""
     # HDF5 and safetensors wrap the system's error in their own and keep only its words.
@@ -48,7 +53,8 @@ def run_stage(main: Callable[[], None]) -> None:
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         sys.exit(
             f"error: no space left on the device{where}; the earlier outputs are as they were. "
-            "Free some space (`dvc gc --workspace` removes cached results no longer in use) and run again."
+            "Free some space and run again; `dvc gc --workspace --all-commits --all-experiments` removes "
+            "from the cache what no commit and no experiment needs."
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     log.info("%.1f s, peak memory %.2f GiB", time.perf_counter() - started, peak)

@@ -26,7 +26,13 @@ def main() -> None:
         split.to_parquet(split_path, index=False)
         write_json(report_path, {"dataset": params.dataset, **report})
     sizes = ", ".join(f"{name} {report[name]['rows']}" for name in ("train", "valid", "test"))
-    logging.info("%s split: %s; without a split: %d", report["protocol"], sizes, report["unassigned"])
+    logging.info("%s split: %s", report["protocol"], sizes)
+    if report["unassigned"] or report["absent"]:
+        logging.info(
+            "%d row(s) are in no split; %d row(s) of the published split were not kept in cleaning",
+            report["unassigned"],
+            report["absent"],
+        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ def main() -> None:
         )
         save_model("models/model.safetensors", trained.model, artifact)
     size = count_parameters(trained.model)
-    size = count_parameters(trained.model)
     logging.info("%d parameters; best epoch %d of %d", size, trained.best_epoch, trained.epochs)
     logging.info(describe_gate(trained.summary()))
 

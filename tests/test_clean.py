@@ -243,9 +243,10 @@ KEPT = {
     "broken_exif.jpg": lambda: encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
     "bytes_after_the_end.jpg": lambda: encoded(photo(), "JPEG") + b"\0" * 100,
     "one_pixel.png": lambda: encoded(Image.new("RGB", (1, 1)), "PNG"),
-    "thin.png": lambda: encoded(Image.new("RGB", (1, 5000)), "PNG"),
+    "thin.png": lambda: encoded(Image.new("RGB", (10, 1000)), "PNG"),
 }
 DROPPED = {
+    "a line.png": lambda: encoded(Image.new("RGB", (1, 5000)), "PNG"),
     "truncated.jpg": lambda: encoded(photo(), "JPEG")[:-200],
     "header_only.jpg": lambda: encoded(photo(), "JPEG")[:20],
     "truncated.png": lambda: encoded(photo(), "PNG")[:-200],

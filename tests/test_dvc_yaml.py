@@ -86,5 +86,6 @@ def test_each_room_imports_only_what_comes_before_it():
 
 
 def test_only_one_module_reads_the_parameters_file():
-    readers = [p for p in (ROOT / "spp_scl").rglob("*.py") if "params.yaml" in p.read_text()]
-    assert [path.name for path in readers] == ["params.py"]
+    for word in ("params.yaml", "load_params"):
+        readers = [p for p in (ROOT / "spp_scl").rglob("*.py") if word in p.read_text()]
+        assert [path.name for path in readers] == ["params.py"]

@@ -89,18 +89,29 @@ def test_hierarchical_attention_sums_the_layers_with_weights_from_their_cls_mean
             torch.testing.assert_close(found[b, t], expected)
 
 
+@pytest.fixture(params=["like lengths", "one group"])
+def grouping(request, monkeypatch):
+    """Both ways in which the text branch may run: a CPU's, and a GPU's with all rows padded together."""
+    if request.param == "one group":
+        whole = lambda mask: [(slice(None), mask.shape[1])]  # noqa: E731
+        monkeypatch.setattr("spp_scl.model.network.groups_by_length", whole)
+
+
+LENGTHS = [7, 2, 4, 9, 1, 3, 8, 5, 6]
+
+
+@pytest.mark.usefixtures("grouping")
 def test_the_bilstm_reads_padded_texts_as_a_packed_one_would():
     branch = TextBranch(WIDTH, 0.0).eval()
-    lengths = [7, 2, 4]
-    batch = make_batch(lengths, padding=3)
+    batch = make_batch(LENGTHS, padding=3)
     _, tokens = branch(batch.words, batch.word_mask, batch.cls)
     packed = nn.utils.rnn.pack_padded_sequence(
         branch.attention(batch.words, batch.cls),
-        torch.tensor(lengths),
+        torch.tensor(LENGTHS),
         batch_first=True,
         enforce_sorted=False,
     )
-    expected, _ = nn.utils.rnn.pad_packed_sequence(branch.lstm(packed)[0], batch_first=True, total_length=10)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(branch.lstm(packed)[0], batch_first=True, total_length=12)
     torch.testing.assert_close(tokens, expected)
 
 
@@ -121,24 +132,69 @@ def test_modulated_attention_is_the_equation(masked):
         torch.testing.assert_close(found[0, i], expected)
 
 
+def attend(queries, keys, values):
+    """softmax(Q K^T / sqrt(32)) V, by its definition."""
+    scores = (queries @ keys.T / 32**0.5).exp()
+    return scores / scores.sum(dim=1, keepdim=True) @ values
+
+
+def test_fusion_across_the_batch_is_the_two_formulas():
+    model = make_model("batch")
+    b, fusion = model.branches(make_batch(LENGTHS)), model.fusion
+    image = attend(
+        b.text * fusion.image.query(b.image), b.text * fusion.image.key(b.image), fusion.image.value(b.image)
+    )
+    text = attend(
+        b.image * fusion.text.query(b.text), b.image * fusion.text.key(b.text), fusion.text.value(b.text)
+    )
+    for found, expected in zip(fusion(b), (text, image), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_fusion_within_a_tweet_is_the_two_formulas_over_its_tokens():
+    model = make_model("sample")
+    b, fusion = model.branches(make_batch(LENGTHS)), model.fusion
+    text_stream, image_stream = fusion(b)
+    for i, length in enumerate(LENGTHS):
+        words, regions = fusion.text_in(b.text_tokens[i, :length]), fusion.image_in(b.image_tokens[i])
+        t, r, f = b.text[i], b.image[i], fusion
+        text = attend(r * f.text.query(words), r * f.text.key(words), f.text.value(words))
+        image = attend(t * f.image.query(regions), t * f.image.key(regions), f.image.value(regions))
+        torch.testing.assert_close(text_stream[i], text.mean(dim=0))
+        torch.testing.assert_close(image_stream[i], image.mean(dim=0))
+
+
+@pytest.mark.parametrize("fusion", ["sample", "batch"])
+def test_the_head_reads_both_streams_and_both_branches_in_order(fusion):
+    model, batch = make_model(fusion), make_batch(LENGTHS)
+    b = model.branches(batch)
+    text_stream, image_stream = model.fusion(b)
+    fused = model.classifier(torch.cat([text_stream, image_stream, b.image, b.text], dim=1))
+    output = model(batch)
+    torch.testing.assert_close(output.fused, fused)
+    torch.testing.assert_close(output.logits, model.fc(fused))
+
+
+@pytest.mark.usefixtures("grouping")
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 def test_padding_a_batch_changes_no_output(fusion):
-    model, batch = make_model(fusion), make_batch([3, 6, 1])
+    model, batch = make_model(fusion), make_batch(LENGTHS)
     padded = dataclasses.replace(
         batch,
-        words=torch.cat([batch.words, 100 * torch.randn(3, 8, 4, WIDTH)], dim=1),
-        word_mask=torch.cat([batch.word_mask, torch.zeros(3, 8, dtype=torch.bool)], dim=1),
+        words=torch.cat([batch.words, 100 * torch.randn(9, 8, 4, WIDTH)], dim=1),
+        word_mask=torch.cat([batch.word_mask, torch.zeros(9, 8, dtype=torch.bool)], dim=1),
     )
     for name in ("logits", "fused", "text", "image"):
         torch.testing.assert_close(getattr(model(padded), name), getattr(model(batch), name))
 
 
+@pytest.mark.usefixtures("grouping")
 def test_padding_changes_nothing_in_training_either():
-    batch = make_batch([3, 6, 2, 4])
+    batch = make_batch(LENGTHS)
     padded = dataclasses.replace(
         batch,
-        words=torch.cat([batch.words, torch.randn(4, 5, 4, WIDTH)], dim=1),
-        word_mask=torch.cat([batch.word_mask, torch.zeros(4, 5, dtype=torch.bool)], dim=1),
+        words=torch.cat([batch.words, torch.randn(9, 5, 4, WIDTH)], dim=1),
+        word_mask=torch.cat([batch.word_mask, torch.zeros(9, 5, dtype=torch.bool)], dim=1),
     )
     model = SppScl(ModelConfig(3, WIDTH, "sample", 0.0)).train()
     torch.testing.assert_close(model(padded).logits, model(batch).logits)

@@ -1,5 +1,6 @@
 """The pipeline as a user runs it: DVC in a repository of its own, on a small sample."""
 
+import contextlib
 import json
 import os
 import re
@@ -92,10 +93,20 @@ def clone(tmp_path_factory):
 
 
 @pytest.fixture
+def used(clone):
+    """The reproduced repository for a test that changes it: put back as it was afterwards."""
+    yield clone
+    run(clone, "git", "checkout", "-q", ".")
+    run(clone, "dvc", "checkout")
+
+
+@pytest.fixture
 def copy(clone, tmp_path):
     """A copy of the reproduced repository to break, without DVC's cache."""
     folder = tmp_path / "copy"
     shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp"))
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)  # DVC protects what it has cached
     return folder
 
 
@@ -140,24 +151,20 @@ def test_running_everything_again_leaves_the_lock_file_as_it_is(clone):
     assert (clone / "dvc.lock").read_bytes() == before
 
 
-def test_another_alpha_runs_only_the_training_and_what_follows(clone):
-    before = json.loads((clone / "reports/metrics.json").read_text())
-    assert ran(run(clone, "dvc", "exp", "run", "-S", "alpha=1000")) == ["train", "evaluate", "tsne"]
-    after = json.loads((clone / "reports/metrics.json").read_text())
-    assert before["train"]["step2_share"] < 1
-    assert (after["train"]["step2_share"], after["train"]["alpha_mattered"]) == (1, False)
-    assert "train.step2_share" in run(clone, "dvc", "metrics", "diff")
-    run(clone, "git", "checkout", "-q", ".")
-    assert ran(run(clone, "dvc", "checkout")) == []
+def test_another_alpha_runs_only_the_training_and_what_follows(used):
+    before = json.loads((used / "reports/metrics.json").read_text())
+    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0")) == ["train", "evaluate", "tsne"]
+    after = json.loads((used / "reports/metrics.json").read_text())
+    assert before["train"]["step2_share"] > 0
+    assert (after["train"]["step2_share"], after["train"]["alpha_mattered"]) == (0, False)
+    assert "train.step2_share" in run(used, "dvc", "metrics", "diff")
 
 
-def test_another_text_encoder_does_not_compute_the_pictures_again(clone):
-    output = run(clone, "dvc", "repro", "--dry", "text_features")
-    assert ran(output) == []
-    set_params(clone, text_features={"seed": 7}, split={"protocol": "grouped"})
-    would_run = ran(run(clone, "dvc", "repro", "--dry"))
-    run(clone, "git", "checkout", "-q", ".")
-    assert {"split", "text_features", "train"} <= set(would_run)
+def test_another_text_encoder_does_not_compute_the_pictures_again(used):
+    assert ran(run(used, "dvc", "repro", "--dry")) == []
+    set_params(used, text_features={"seed": 7}, split={"protocol": "grouped"})
+    would_run = ran(run(used, "dvc", "repro", "--dry"))
+    assert {"split", "text_features"} <= set(would_run)
     assert not {"sample", "clean", "image_features"} & set(would_run)
 
 
@@ -188,31 +195,37 @@ def test_plots_are_one_page_with_everything(clone):
     shutil.rmtree(clone / "dvc_plots")
 
 
-def test_a_users_own_table_takes_one_override(clone):
-    folder = clone / "data/raw/table"
-    folder.mkdir()
-    source = pd.read_parquet(clone / "data/clean/sample.parquet")
+def test_a_users_own_table_takes_one_override(used):
+    folder = used / "data/raw/table"
+    source = pd.read_parquet(used / "data/clean/sample.parquet")
     table = pd.DataFrame({"id": source["id"], "text": source["text"], "label": "yes"})
     table["image"] = source["image"]
     table.loc[::2, "label"] = "no"
-    shutil.copytree(clone / "data/raw/sample/data", folder / "data")
+    shutil.copytree(used / "data/raw/sample/data", folder / "data")
     table.to_csv(folder / "table.csv", index=False)
-    assert ran(run(clone, "dvc", "exp", "run", "-S", "dataset=table", "split")) == ["clean", "split"]
-    report = json.loads((clone / "reports/split.json").read_text())
+    assert ran(run(used, "dvc", "exp", "run", "-S", "dataset=table", "split")) == ["clean", "split"]
+    report = json.loads((used / "reports/split.json").read_text())
     assert report["train"]["classes"] == {"no": 24, "yes": 24}
-    run(clone, "git", "checkout", "-q", ".")
     shutil.rmtree(folder)
 
 
-def test_a_stage_that_fails_under_dvc_leaves_its_outputs(clone):
-    before = snapshot(clone)
-    set_params(clone, train={"epochs": 0})
-    output = run(clone, "dvc", "repro", code=255)
+def test_raw_data_that_is_not_there_is_told_by_its_path_and_by_what_belongs_there(used):
+    set_params(used, dataset="hfm")
+    output = run(used, "dvc", "repro", code=255)
+    assert "data/raw/hfm" in output
+    assert "Traceback" not in output
+    assert "data/raw/hfm" in (used / "data/raw/README.md").read_text()
+
+
+def test_a_stage_that_fails_under_dvc_leaves_its_outputs(used):
+    before = snapshot(used)
+    set_params(used, train={"epochs": 0})
+    output = run(used, "dvc", "repro", code=255)
     assert "train.epochs: 0: input should be greater than or equal to 1" in output
     assert "Traceback" not in output
-    assert snapshot(clone) == before
-    run(clone, "git", "checkout", "-q", "params.yaml")
-    assert ran(run(clone, "dvc", "repro")) == []
+    assert snapshot(used) == before
+    run(used, "git", "checkout", "-q", "params.yaml")
+    assert ran(run(used, "dvc", "repro")) == []
 
 
 def change_params(folder, old, new):
@@ -322,6 +335,15 @@ def test_a_users_mistake_is_one_clear_message_and_changes_no_file(fault, copy):
     assert not temporary_files(copy)
 
 
+def fill(path):
+    """Write until the file system is full, and give one page back."""
+    with path.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        file.truncate(file.tell() - 4096)
+
+
 @pytest.mark.parametrize(
     ("name", "full"),
     [("clean", "data/clean"), ("image_features", "data/features/sample"), ("train", "reports")],
@@ -332,14 +354,12 @@ def test_a_full_disk_is_one_clear_message_and_changes_no_file(name, full, copy):
     kept = copy / "kept"
     place.rename(kept)
     place.mkdir()
-    size = sum(p.stat().st_size for p in kept.rglob("*") if p.is_file()) + (16 << 10)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", place], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
         shutil.copytree(kept, place, dirs_exist_ok=True)
+        fill(place / "filler")
         before = snapshot(copy)
         output = stage(copy, name, code=1)
         assert "no space left on the device" in output

@@ -1,13 +1,22 @@
 """Opening pictures: whatever people upload becomes RGB or a reason why not."""
 
+import errno
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from spp_scl.errors import UserError, first_line
+
 # Past this a file is an attack or a poster, not a tweet's picture; decoding it would take gigabytes.
 MAX_PIXELS = 89_000_000
+
+# A line is no picture: brought to the encoder's height, its length would take gigabytes.
+MAX_RATIO = 100
+
+# Not the file's fault: dropping it would make what is kept depend on the state of the machine.
+_MACHINE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)
 
 # The check below says it as an error; Pillow's own warning would only repeat it.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -22,18 +31,23 @@ def open_picture(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UnreadablePictureError: it is damaged, truncated, not a picture or too large.
+        UnreadablePictureError: it is damaged, truncated, not a picture, too large or too narrow.
+        UserError: the machine does not let it be read.
     """
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePictureError(f"more than {MAX_PIXELS} pixels")
+            if max(picture.size) > MAX_RATIO * min(picture.size):
+                raise UnreadablePictureError(f"narrower than 1 to {MAX_RATIO}")
             return _to_rgb(picture)
-    except (FileNotFoundError, UnreadablePictureError):
+    except (FileNotFoundError, UnreadablePictureError, MemoryError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
         # Decoders of damaged files raise whatever they run into: OSError, SyntaxError, struct.error, ...
-        raise UnreadablePictureError(str(error) or type(error).__name__) from error
+        raise UnreadablePictureError(first_line(error)) from error
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

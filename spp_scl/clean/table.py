@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 
 # picture: SHA-256 of the decoded pixels, so that equal pictures are found under any name and metadata;
 # split: where the source itself assigns one.
@@ -34,5 +34,6 @@ def read_parquet(path: Path | str, stage: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro {stage}`") from None
     except Exception as error:  # a damaged file makes the parser raise whatever it runs into
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: damaged ({reason}); rebuild it with `dvc repro {stage} --force`") from None
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}); rebuild it with `dvc repro {stage} --force`"
+        ) from None

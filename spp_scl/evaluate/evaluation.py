@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pandas as pd
-from sklearn.metrics import classification_report
+from sklearn.metrics import precision_recall_fscore_support
 
 from spp_scl.model.data import Data
 from spp_scl.model.inference import predict
@@ -12,7 +12,7 @@ from spp_scl.model.network import SppScl
 from spp_scl.train.artifact import Artifact
 from spp_scl.train.gate import describe_gate
 
-SPLITS = ("valid", "test")
+EVALUATED = ("valid", "test")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
     """Evaluate a model, as `load_model` returns it, on validation and test data."""
     model = model.to(data.features.device)
     metrics, predictions, per_class, embeddings = {}, [], [], []
-    for name in SPLITS:
+    for name in EVALUATED:
         rows = data.rows[name]
         output = predict(model, data.features, rows, artifact.batch_size, artifact.seed, desc=name)
         metrics[name] = classification_metrics(output.logits, data.labels[rows], artifact.classes)
@@ -50,16 +50,14 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
         predictions.append(pd.concat([head, pd.DataFrame(probabilities, columns=columns)], axis=1))
         vectors = {n: list(getattr(output, n).numpy()) for n in ("fused", "text", "image")}
         embeddings.append(head.drop(columns="text").assign(label=known["label"], **vectors))
-        report = classification_report(
-            head["label"], chosen, labels=artifact.classes, output_dict=True, zero_division=0
-        )
-        per_class += [{"split": name, "class": c, **report[c]} for c in artifact.classes]
-    per_class = pd.DataFrame(per_class).rename(columns={"f1-score": "f1"}).astype({"support": int})
+        scores = precision_recall_fscore_support(head["label"], chosen, labels=data.classes, zero_division=0)
+        columns = dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))
+        per_class.append(pd.DataFrame({"split": name, "class": data.classes, **columns}))
     metrics["train"] = dict(artifact.training)
     return Evaluation(
         metrics,
         pd.concat(predictions, ignore_index=True),
-        per_class,
+        pd.concat(per_class, ignore_index=True),
         pd.concat(embeddings, ignore_index=True),
     )
 
@@ -67,7 +65,7 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
 def describe(evaluation: Evaluation) -> str:
     """A few lines for the terminal: the metrics, and whether alpha mattered."""
     lines = ["", f"{'':8}{'accuracy':>10}{'F1 weighted':>13}{'F1 macro':>10}{'loss':>8}"]
-    for name in SPLITS:
+    for name in EVALUATED:
         m = evaluation.metrics[name]
         lines.append(
             f"{name:8}{m['accuracy']:>10.4f}{m['f1_weighted']:>13.4f}{m['f1_macro']:>10.4f}{m['loss']:>8.4f}"

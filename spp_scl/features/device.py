@@ -1,5 +1,7 @@
 """Where the encoders run and in which precision."""
 
+import os
+
 import torch
 
 from spp_scl.errors import UserError
@@ -8,7 +10,13 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device() -> torch.device:
-    """CUDA when there is one, else the CPU."""
+    """CUDA when there is one, else the CPU; on either, only operations that repeat to the bit."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS does not repeat
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory that it has not written, and filling it takes a quarter of a training step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    # float32 means float32: cuDNN would otherwise round its inputs to 10 bits.
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

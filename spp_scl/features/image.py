@@ -20,7 +20,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean.pictures import UnreadablePictureError, open_picture
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.features.device import autocast, choose_device, choose_precision
 from spp_scl.features.encoder import EncoderInfo, hash_weights
 from spp_scl.features.store import writing_images
@@ -75,14 +75,15 @@ class ImageEncoder(torch.nn.Module):
     def _load(self, state: dict[str, torch.Tensor], source: str) -> None:
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         own = self.net.state_dict()
-        missing = sorted(own.keys() - state.keys())
+        # Counters that evaluation never reads, and that files older than they are, as torchvision's, lack.
+        missing = sorted(n for n in own.keys() - state.keys() if not n.endswith("num_batches_tracked"))
         extra = sorted(state.keys() - own.keys())
         misshapen = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
         if missing or extra or misshapen:
             parts = [("missing", missing), ("not known", extra), ("of another shape", misshapen)]
             told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
             raise UserError(f"image_features.weights: {source} is not a ResNet-50 state dict ({told})")
-        self.net.load_state_dict(state)
+        self.net.load_state_dict({**own, **state})
 
 
 def encode_images(
@@ -195,7 +196,7 @@ def _local(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the parsers raise whatever they run into
         raise UserError(
-            f"image_features.weights: {path}: cannot be read as a state dict ({str(error).splitlines()[0]})"
+            f"image_features.weights: {path}: cannot be read as a state dict ({first_line(error)})"
         ) from None
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise UserError(f"image_features.weights: {path}: expected a state dict of tensors")

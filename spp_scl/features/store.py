@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import torch
 
-from spp_scl.errors import UserError, is_disk_full
+from spp_scl.errors import UserError, first_line, is_disk_full
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.files import replacing, require_space
 
@@ -176,7 +176,7 @@ def _read(
             ids = [row_id.decode() for row_id in file["ids"][:]]
             return ids, encoder, [torch.from_numpy(file[name][...]) for name in names]
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise _damaged(path, kind, str(error).splitlines()[0]) from None
+        raise _damaged(path, kind, first_line(error)) from None
 
 
 def _damaged(path: Path | str, kind: str, why: str) -> UserError:

@@ -16,9 +16,10 @@ import spp_scl.features.torchvision_ops  # noqa: F401  (before transformers)
 
 # isort: split
 import transformers
+from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.features.device import autocast, choose_device, choose_precision
 from spp_scl.features.encoder import EncoderInfo, hash_weights
 from spp_scl.features.store import writing_texts
@@ -182,6 +183,7 @@ def _is_path(weights: str) -> bool:
 def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    enable_progress_bars()  # of downloads; the line above turns them off as well
     source = weights
     if _is_path(weights):
         source = str(Path(weights).expanduser())
@@ -197,13 +199,15 @@ def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
                 f"text_features.weights: {weights}: a BERT with at least {_LAYERS} layers is needed, this is "
                 f"{config.model_type} with {getattr(config, 'num_hidden_layers', 'no')} layers"
             )
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
         bert, report = BertModel.from_pretrained(
             source, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # no network, no such name, a damaged file: each library has its own
         raise UserError(
-            f"the text encoder {weights} cannot be had ({str(error).splitlines()[0]}). Either give a local "
+            f"the text encoder {weights} cannot be had ({first_line(error)}). Either give a local "
             "directory (-S text_features.weights=/path/to/bert) or go without "
             "(-S text_features.weights=untrained)"
         ) from None
@@ -214,4 +218,11 @@ def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
             f"text_features.weights: {weights}: the checkpoint lacks {len(lacking)} tensors of a BERT "
             f"({', '.join(lacking[:4])})"
         )
-    return tokenizer.backend_tokenizer, bert
+    # Nor does it miss a vocabulary: without one it makes a tokenizer that knows no word.
+    known, ends = tokenizer.get_vocab_size(), tokenizer.encode("a").tokens
+    if known != config.vocab_size or (ends[0], ends[-1]) != ("[CLS]", "[SEP]"):
+        raise UserError(
+            f"text_features.weights: {weights}: the tokenizer knows {known} tokens and the network "
+            f"{config.vocab_size}; is vocab.txt or tokenizer.json missing?"
+        )
+    return tokenizer, bert

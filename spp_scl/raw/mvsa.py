@@ -6,7 +6,7 @@ The rules are those of Xu and Mao (2017), "MultiSentiNet", which every paper sin
 from collections import Counter
 from pathlib import Path
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.progress import progress
 from spp_scl.raw.datasets import SENTIMENTS
 from spp_scl.raw.rows import RawRow, check_id, check_unique, read_lines, require_folder
@@ -90,4 +90,6 @@ def _row(folder: Path, row_id: str, text_labels: list[str], image_labels: list[s
         tweet, encoding = decode((folder / "data" / f"{row_id}.txt").read_bytes())
     except FileNotFoundError:
         tweet, encoding = None, "utf-8"
+    except OSError as error:
+        raise UserError(f"{folder / 'data' / row_id}.txt: cannot be read: {first_line(error)}") from None
     return RawRow(row_id, tweet, f"data/{row_id}.jpg", label, None, dropped, encoding)

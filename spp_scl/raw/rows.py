@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,16 @@ def read_lines(path: Path) -> list[str]:
         UserError: the file is missing or is not UTF-8.
     """
     try:
-        # str.splitlines would also break at characters such as U+2028, which tweets hold.
-        return path.read_text(encoding="utf-8-sig").replace("\r\n", "\n").rstrip("\n").split("\n")
+        # Reading as text would break at a lone \r too, and str.splitlines at U+2028; tweets hold both.
+        text = path.read_bytes().decode("utf-8-sig")
+        return text.replace("\r\n", "\n").rstrip("\n").split("\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, and the dataset needs it") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}:{line}: not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
 
 
 def check_id(row_id: str, where: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.raw.datasets import SPLITS
 from spp_scl.raw.rows import RawRow, check_id, check_unique, require_folder
 
@@ -71,7 +71,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]
     try:
         table = pd.read_parquet(path)
     except Exception as error:  # a damaged file makes the parser raise whatever it runs into
-        raise UserError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
     table = table.astype(object).where(table.notna(), "").map(str)
     records = table.to_dict("records")
     return list(table.columns), [(f"{path}, row {n}", record) for n, record in enumerate(records, start=1)]

@@ -37,9 +37,12 @@ def split_table(
             some class.
     """
     chosen = _protocol(table, dataset, published, protocol)
+    absent = 0
     if chosen == "published":
         if DATASETS[dataset].published == "files":
-            splits = table["id"].map(read_published(published))
+            named = read_published(published)
+            splits = table["id"].map(named)
+            absent = len(named.keys() - set(table["id"]))
         else:
             splits = table["split"]
     elif chosen == "stratified":
@@ -53,7 +56,9 @@ def split_table(
     _require_every_class(counts.reindex(SPLITS, fill_value=0), chosen)
     report = {
         "protocol": chosen,
+        # Rows that no split names, and rows that the published files name and cleaning has not kept.
         "unassigned": unassigned,
+        "absent": absent,
         **{
             name: {
                 "rows": int(counts.loc[name].sum()),

@@ -7,7 +7,7 @@ from pathlib import Path
 import safetensors.torch
 from safetensors import SafetensorError
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.files import read_json, replacing, write_json
 from spp_scl.model.network import ModelConfig, SppScl
 
@@ -66,7 +66,7 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
     except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: damaged, or not the model that {description.name} describes "
-            f"({str(error).splitlines()[0]}); {again}"
+            f"({first_line(error)}); {again}"
         ) from None
     return model.eval(), artifact
 

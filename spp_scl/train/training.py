@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import os
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -61,15 +60,6 @@ class Trained:
         }
 
 
-def make_deterministic(seed: int) -> None:
-    """Fix everything that chance decides in torch, and refuse operations that do not repeat."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS does not repeat
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory that it has not written, and filling it takes a quarter of the time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    torch.manual_seed(seed)
-
-
 def train(
     data: Data,
     config: ModelConfig,
@@ -94,7 +84,7 @@ def train(
     Raises:
         UserError: a loss is not finite.
     """
-    make_deterministic(seed)
+    torch.manual_seed(seed)
     model = SppScl(config).to(data.features.device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
