@@ -206,6 +206,13 @@ def test_a_users_own_table_takes_one_override(used):
     assert ran(run(used, "dvc", "exp", "run", "-S", "dataset=table", "split")) == ["clean", "split"]
     report = json.loads((used / "reports/split.json").read_text())
     assert report["train"]["classes"] == {"no": 24, "yes": 24}
+    # Tracked as the README says, it is there in a workspace of the queue's kind as well.
+    run(used, "git", "checkout", "-q", ".")
+    run(used, "dvc", "add", "data/raw/table")
+    run(used, "git", "add", "data/raw/table.dvc")
+    output = run(used, "dvc", "exp", "run", "--temp", "-S", "dataset=table", "split")
+    assert ran(output)[-2:] == ["clean", "split"]
+    run(used, "git", "rm", "-qf", "data/raw/table.dvc")
     shutil.rmtree(folder)
 
 
