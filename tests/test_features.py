@@ -6,6 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 from torchvision.models import resnet50
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 from transformers import BertConfig, BertModel, BertTokenizer
@@ -228,6 +229,19 @@ def test_a_text_encoder_that_is_no_bert_or_lacks_weights_is_refused(bert_folder,
     (tmp_path / "config.json").write_text(config.replace('"num_hidden_layers": 5', '"num_hidden_layers": 3'))
     with pytest.raises(UserError, match="at least 4 layers"):
         TextEncoder(str(tmp_path), 1, [], 202)
+
+
+def test_a_tokenizer_that_pads_and_cuts_by_itself_is_told_not_to(bert_folder, tmp_path):
+    for file in bert_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.enable_padding(length=16)
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    texts = ["a good day", "bad"]
+    plain = TextEncoder(str(bert_folder), 1, [], 202).tokenize(texts)
+    assert TextEncoder(str(tmp_path), 1, [], 202).tokenize(texts) == plain
+    assert [len(ids) for ids in plain] == [5, 3]
 
 
 @pytest.mark.parametrize("damage", ["no vocabulary", "truncated weights"])

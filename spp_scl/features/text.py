@@ -65,7 +65,6 @@ class TextEncoder(torch.nn.Module):
             raise UserError(
                 f"text_features.max_positions: {max_positions}: {weights} has only {positions} positions"
             )
-        self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_positions)
         self.eval().requires_grad_(False)
 
@@ -219,6 +218,7 @@ def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
             f"({', '.join(lacking[:4])})"
         )
     # Nor does it miss a vocabulary: without one it makes a tokenizer that knows no word.
+    tokenizer.no_padding()  # which a published tokenizer.json may have on
     known, ends = tokenizer.get_vocab_size(), tokenizer.encode("a").tokens
     if known != config.vocab_size or (ends[0], ends[-1]) != ("[CLS]", "[SEP]"):
         raise UserError(

@@ -5,10 +5,10 @@ import logging
 import math
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from dvclive import Live
 from torch import nn
 
 from spp_scl.errors import UserError
@@ -23,6 +23,16 @@ from spp_scl.train.gate import Gate, gate
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
 
 log = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """What training writes to; `dvclive.Live` is one."""
+
+    step: int
+
+    def log_metric(self, name: str, val: float) -> None: ...
+
+    def make_summary(self) -> None: ...
 
 
 @dataclass
@@ -68,7 +78,7 @@ def train(
     seed: int,
     params: TrainParams,
     selection: str,
-    live: Live,
+    live: Log,
 ) -> Trained:
     """Train a network.
 
@@ -186,7 +196,7 @@ def _validate(model: SppScl, data: Data, batch_size: int, seed: int) -> dict:
 
 
 def _log_steps(
-    live: Live, first: int, losses: list[dict[str, torch.Tensor]], gates: list[Gate]
+    live: Log, first: int, losses: list[dict[str, torch.Tensor]], gates: list[Gate]
 ) -> dict[str, float]:
     """Log an epoch's steps, and return the mean of each loss over the steps that had it."""
     values: dict[str, list[float]] = {}
@@ -206,7 +216,7 @@ def _log_steps(
 
 
 def _log_epoch(
-    live: Live, epoch: int, losses: dict[str, float], gates: list[Gate], rate: float, valid: dict
+    live: Log, epoch: int, losses: dict[str, float], gates: list[Gate], rate: float, valid: dict
 ) -> None:
     live.step = epoch
     for name, value in losses.items():
