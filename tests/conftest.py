@@ -1,6 +1,5 @@
 """Fixtures: small real files, made once a session."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -50,11 +49,3 @@ def data(sample):
 @pytest.fixture(autouse=True)
 def _repeatable():
     torch.manual_seed(0)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    folder = Path(__file__).parent.parent.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the public tweets are not at {folder}")
-    return folder
