@@ -67,6 +67,8 @@ class TrainParams(Section):
     ce_weight: NonNegative
     temperature: Positive
     patience: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Count
 
 
 class TsneParams(Section):

@@ -8,6 +8,7 @@ from spp_scl.errors import run_stage
 from spp_scl.files import replacing
 from spp_scl.model.data import load_data
 from spp_scl.model.network import ModelConfig
+from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.train.artifact import Artifact, save_model
@@ -23,7 +24,13 @@ def main() -> None:
         f"data/features/{params.dataset}/image.h5",
         f"data/features/{params.dataset}/text.h5",
     )
-    config = ModelConfig(len(data.classes), data.text_width, params.fusion, params.model.dropout)
+    config = ModelConfig(
+        classes=len(data.classes),
+        text_width=data.text_width,
+        fusion=params.fusion,
+        dropout=params.model.dropout,
+        precision=choose_products(data.features.device, params.train.precision),
+    )
     with replacing("reports/train") as folder:
         trained = train(
             data,
@@ -40,6 +47,7 @@ def main() -> None:
             features=data.fingerprint,
             batch_size=params.train.batch_size,
             seed=params.seed,
+            threads=params.train.threads,
             training=trained.summary(),
         )
         save_model("models/model.safetensors", trained.model, artifact)

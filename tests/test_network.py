@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from spp_scl.features.device import has_bf16
 from spp_scl.model.batches import Batch
+from spp_scl.model.bilstm import BiLstm
+from spp_scl.model.dropout import Dropout
 from spp_scl.model.network import (
     BatchFusion,
     HierarchicalAttention,
@@ -17,23 +20,29 @@ from spp_scl.model.network import (
     SppScl,
     TextBranch,
 )
+from spp_scl.model.packing import pack
+from spp_scl.model.products import linear
 from spp_scl.train.training import count_parameters
 
 WIDTH = 24
 
 
-def make_batch(lengths, padding=0, width=WIDTH):
-    """Random rows; `padding` more positions, filled with garbage as real padding is."""
-    size = max([1, *lengths]) + padding
-    mask = torch.arange(size) < torch.tensor(lengths)[:, None]
-    n = len(lengths)
-    maps = torch.randn(n, 49, 2048).relu()
-    pictured = torch.ones(n, dtype=torch.bool)
-    return Batch(torch.randn(n, size, 4, width), mask, torch.randn(n, 4, width), maps, pictured)
+def make_batch(lengths, width=WIDTH):
+    """Random rows, the longest text first."""
+    n, lengths = len(lengths), torch.tensor(lengths)
+    return Batch(
+        order=torch.arange(n),
+        packing=pack(lengths, torch.device("cpu")),
+        words=torch.randn(int(lengths.sum()), 4, width),
+        cls=torch.randn(n, 4, width),
+        maps=torch.randn(n, 49, 2048).relu(),
+        written=lengths > 0,
+        pictured=torch.ones(n, dtype=torch.bool),
+    )
 
 
 def make_model(fusion="sample", classes=3):
-    model = SppScl(ModelConfig(classes, WIDTH, fusion, 0.2))
+    model = SppScl(ModelConfig(classes, WIDTH, fusion, 0.2, "fp32"))
     # Running averages other than the initial ones, as after training.
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
@@ -43,31 +52,38 @@ def make_model(fusion="sample", classes=3):
 
 
 def take(batch, rows):
-    return Batch(**{f.name: getattr(batch, f.name)[rows] for f in dataclasses.fields(batch)})
+    """A batch of some rows, which must be in the order of their lengths."""
+    own = [batch.words[batch.packing.text == row] for row in rows]
+    packing = pack(batch.packing.lengths[rows], torch.device("cpu"))
+    words = torch.stack([own[i][t] for i, t in zip(packing.text, packing.time, strict=True)])
+    parts = {name: getattr(batch, name)[rows] for name in ("cls", "maps", "written", "pictured")}
+    return Batch(order=torch.arange(len(rows)), packing=packing, words=words, **parts)
 
 
 def test_the_published_number_of_parameters():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "batch", 0.2))) == 716_323
+    assert count_parameters(SppScl(ModelConfig(3, 768, "batch", 0.2, "fp32"))) == 716_323
 
 
 def test_per_sample_fusion_adds_only_its_two_token_projections():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "sample", 0.2))) == 716_323 + 2 * (128 * 32 + 32)
+    assert count_parameters(SppScl(ModelConfig(3, 768, "sample", 0.2, "fp32"))) == 716_323 + 2 * (
+        128 * 32 + 32
+    )
 
 
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_output_shapes(fusion, classes):
-    output = make_model(fusion, classes)(make_batch([3, 9, 1, 5]))
+    output = make_model(fusion, classes)(make_batch([9, 5, 3, 1]))
     shapes = {f.name: tuple(getattr(output, f.name).shape) for f in dataclasses.fields(output)}
     assert shapes == {"logits": (4, classes), "fused": (4, 64), "text": (4, 32), "image": (4, 32)}
 
 
 def test_module_shapes():
-    batch = make_batch([3, 9, 1])
-    assert HierarchicalAttention()(batch.words, batch.cls).shape == (3, 9, WIDTH)
-    text, words = TextBranch(WIDTH, 0.2)(batch.words, batch.word_mask, batch.cls)
-    image, positions = ImageBranch(0.2)(batch.maps)
-    assert (text.shape, words.shape) == ((3, 32), (3, 9, 128))
+    batch = make_batch([9, 3, 1])
+    assert HierarchicalAttention()(batch.words, batch.cls, batch.packing).shape == (13, WIDTH)
+    text, words = TextBranch(WIDTH, 0.2, "fp32")(batch.words, batch.cls, batch.packing)
+    image, positions = ImageBranch(0.2, "fp32")(batch.maps)
+    assert (text.shape, words.shape) == ((3, 32), (13, 128))
     assert (image.shape, positions.shape) == ((3, 32), (3, 49, 128))
     branches = make_model().branches(batch)
     for fusion in (SampleFusion(0.2), BatchFusion(0.2)):
@@ -76,43 +92,91 @@ def test_module_shapes():
 
 def test_hierarchical_attention_sums_the_layers_with_weights_from_their_cls_means():
     attention = HierarchicalAttention()
-    words, cls = torch.randn(2, 5, 4, WIDTH), torch.randn(2, 4, WIDTH)
+    batch = make_batch([5, 3])
     first, second = attention.fc[0].weight, attention.fc[2].weight
     assert attention.fc[0].bias is None
     assert attention.fc[2].bias is None
-    found = attention(words, cls)
-    for b in range(2):
-        means = torch.tensor([cls[b, layer].mean() for layer in range(4)])
+    found = attention(batch.words, batch.cls, batch.packing)
+    for w, b in enumerate(batch.packing.text):
+        means = torch.tensor([batch.cls[b, layer].mean() for layer in range(4)])
         weights = torch.sigmoid(second @ torch.clamp(first @ means, min=0))
-        for t in range(5):
-            expected = sum(weights[layer] * words[b, t, layer] for layer in range(4))
-            torch.testing.assert_close(found[b, t], expected)
+        expected = sum(weights[layer] * batch.words[w, layer] for layer in range(4))
+        torch.testing.assert_close(found[w], expected)
 
 
-@pytest.fixture(params=["like lengths", "one group"])
-def grouping(request, monkeypatch):
-    """Both ways in which the text branch may run: a CPU's, and a GPU's with all rows padded together."""
-    if request.param == "one group":
-        whole = lambda mask: [(slice(None), mask.shape[1])]  # noqa: E731
-        monkeypatch.setattr("spp_scl.model.network.groups_by_length", whole)
+LENGTHS = [9, 8, 7, 6, 5, 4, 3, 2, 1]
 
 
-LENGTHS = [7, 2, 4, 9, 1, 3, 8, 5, 6]
+@pytest.mark.parametrize("lengths", [LENGTHS, [4, 4, 4], [7], [3, 1, 0, 0], [1, 1]])
+def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
+    """Each text by itself through torch's own LSTM, in float64."""
+    ours = BiLstm(WIDTH, 16, "fp32").double()
+    theirs = nn.LSTM(WIDTH, 16, bias=False, bidirectional=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    packing = pack(torch.tensor(lengths), torch.device("cpu"))
+    words = torch.randn(sum(lengths), WIDTH, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(sum(lengths), 32, dtype=torch.float64)
+    found = ours(words, packing)
+    expected = torch.zeros_like(found)
+    for text in range(len(lengths)):
+        if lengths[text]:
+            own = packing.text == text
+            assert packing.time[own].tolist() == list(range(lengths[text]))
+            expected[own] = theirs(words[own])[0]
+    torch.testing.assert_close(found, expected)
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), [words, *lstm.parameters()])
+        for out, lstm in ((found, ours), (expected, theirs))
+    ]
+    torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.usefixtures("grouping")
-def test_the_bilstm_reads_padded_texts_as_a_packed_one_would():
-    branch = TextBranch(WIDTH, 0.0).eval()
-    batch = make_batch(LENGTHS, padding=3)
-    _, tokens = branch(batch.words, batch.word_mask, batch.cls)
-    packed = nn.utils.rnn.pack_padded_sequence(
-        branch.attention(batch.words, batch.cls),
-        torch.tensor(LENGTHS),
-        batch_first=True,
-        enforce_sorted=False,
-    )
-    expected, _ = nn.utils.rnn.pad_packed_sequence(branch.lstm(packed)[0], batch_first=True, total_length=12)
-    torch.testing.assert_close(tokens, expected)
+def test_a_batch_of_blank_texts_only_has_no_words():
+    branch = TextBranch(WIDTH, 0.2, "fp32").eval()
+    batch = make_batch([0, 0])
+    text, words = branch(batch.words, batch.cls, batch.packing)
+    assert (text.shape, words.shape) == ((2, 32), (0, 128))
+
+
+def test_packed_words_are_padded_and_averaged_text_by_text():
+    packing = pack(torch.tensor([3, 1, 0]), torch.device("cpu"))
+    words = torch.tensor([[1.0], [10.0], [2.0], [6.0]])  # first words, then the second, then the third
+    assert packing.padded(words)[:, :, 0].tolist() == [[1, 2, 6], [10, 0, 0], [0, 0, 0]]
+    assert packing.mask().tolist() == [[True, True, True], [True, False, False], [False, False, False]]
+    assert packing.mean(words)[:, 0].tolist() == [3, 10, 0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_product_and_its_gradients_are_those_of_its_precision(precision):
+    x, weight = torch.randn(40, 64, requires_grad=True), torch.randn(32, 64, requires_grad=True)
+    upstream = torch.randn(40, 32)
+    found = linear(x, weight, precision)
+    gradients = torch.autograd.grad(found, (x, weight), upstream)
+    # bf16: the factors are rounded to 8 bits, the sum is not.
+    rounded = lambda t: (t.bfloat16() if precision == "bf16" else t).detach().double()  # noqa: E731
+    expected = rounded(x) @ rounded(weight).T
+    wanted = rounded(upstream) @ rounded(weight), rounded(upstream).T @ rounded(x)
+    if precision == "bf16" and not has_bf16():
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+    for ours, theirs in zip((found, *gradients), (expected, *wanted), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
+    assert torch.equal(x @ weight.T, x @ weight.T.contiguous())  # and nobody else's product is touched
+    torch.testing.assert_close((x @ weight.T).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.2, 0.5])
+def test_dropout_drops_its_share_and_scales_the_rest(p):
+    dropout, x = Dropout(p), torch.full((999, 101), 3.0, requires_grad=True)
+    y = dropout(x)
+    share = (y == 0).float().mean().item()
+    assert share == pytest.approx(p, abs=0.005)
+    torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 3 / (1 - p)), rtol=1e-4, atol=0)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, y / 3)
+    assert torch.equal(dropout.eval()(x), x)
+    if p:
+        first, second = (dropout.train()(x) for _ in range(2))
+        assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -155,8 +219,11 @@ def test_fusion_within_a_tweet_is_the_two_formulas_over_its_tokens():
     model = make_model("sample")
     b, fusion = model.branches(make_batch(LENGTHS)), model.fusion
     text_stream, image_stream = fusion(b)
-    for i, length in enumerate(LENGTHS):
-        words, regions = fusion.text_in(b.text_tokens[i, :length]), fusion.image_in(b.image_tokens[i])
+    for i in range(len(LENGTHS)):
+        words, regions = (
+            fusion.text_in(b.text_tokens[b.packing.text == i]),
+            fusion.image_in(b.image_tokens[i]),
+        )
         t, r, f = b.text[i], b.image[i], fusion
         text = attend(r * f.text.query(words), r * f.text.key(words), f.text.value(words))
         image = attend(t * f.image.query(regions), t * f.image.key(regions), f.image.value(regions))
@@ -175,57 +242,32 @@ def test_the_head_reads_both_streams_and_both_branches_in_order(fusion):
     torch.testing.assert_close(output.logits, model.fc(fused))
 
 
-@pytest.mark.usefixtures("grouping")
-@pytest.mark.parametrize("fusion", ["sample", "batch"])
-def test_padding_a_batch_changes_no_output(fusion):
-    model, batch = make_model(fusion), make_batch(LENGTHS)
-    padded = dataclasses.replace(
-        batch,
-        words=torch.cat([batch.words, 100 * torch.randn(9, 8, 4, WIDTH)], dim=1),
-        word_mask=torch.cat([batch.word_mask, torch.zeros(9, 8, dtype=torch.bool)], dim=1),
-    )
-    for name in ("logits", "fused", "text", "image"):
-        torch.testing.assert_close(getattr(model(padded), name), getattr(model(batch), name))
-
-
-@pytest.mark.usefixtures("grouping")
-def test_padding_changes_nothing_in_training_either():
-    batch = make_batch(LENGTHS)
-    padded = dataclasses.replace(
-        batch,
-        words=torch.cat([batch.words, torch.randn(9, 5, 4, WIDTH)], dim=1),
-        word_mask=torch.cat([batch.word_mask, torch.zeros(9, 5, dtype=torch.bool)], dim=1),
-    )
-    model = SppScl(ModelConfig(3, WIDTH, "sample", 0.0)).train()
-    torch.testing.assert_close(model(padded).logits, model(batch).logits)
-
-
 def test_per_sample_fusion_makes_no_prediction_depend_on_its_batch():
-    model, batch = make_model("sample"), make_batch([3, 9, 1, 5, 7, 2])
+    model, batch = make_model("sample"), make_batch([9, 7, 5, 3, 2, 1])
     whole = model(batch).logits
     alone = torch.cat([model(take(batch, [i])).logits for i in range(6)])
-    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    some = [1, 2, 5]
     torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(model(take(batch, order)).logits, whole[order], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model(take(batch, some)).logits, whole[some], rtol=1e-5, atol=1e-6)
 
 
 def test_batch_fusion_does_couple_a_prediction_to_its_batch():
-    model, batch = make_model("batch"), make_batch([3, 9, 1, 5, 7, 2])
+    model, batch = make_model("batch"), make_batch([9, 7, 5, 3, 2, 1])
     assert not torch.allclose(model(take(batch, [0])).logits, model(batch).logits[:1], atol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusion):
     model = make_model(fusion).train()
-    batch = make_batch([0, 0, 4])
-    batch.maps[1:] = 0
-    batch.pictured[1:] = False
+    batch = make_batch([4, 0, 0])
+    batch.maps[:2] = 0
+    batch.pictured[:2] = False
     output = model(batch)
     branches = model.branches(batch)
-    assert (branches.text_tokens[:2] == 0).all()
-    assert (output.text[:2] == 0).all()
-    assert (branches.image_tokens[1:] == 0).all()
-    assert (output.image[1:] == 0).all()
+    assert len(branches.text_tokens) == 4
+    assert (output.text[1:] == 0).all()
+    assert (branches.image_tokens[:2] == 0).all()
+    assert (output.image[:2] == 0).all()
     output.logits.sum().backward()
     assert output.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())

@@ -28,6 +28,8 @@ PARAMS = TrainParams(
     ce_weight=5.0,
     temperature=0.07,
     patience=0,
+    precision="fp32",
+    threads=2,
 )
 
 
@@ -47,7 +49,7 @@ def _inside_a_repository(repository, monkeypatch):
 
 
 def run(data, fusion="sample", alpha=2 / 3, seed=42, **changes):
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
+    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2, "fp32")
     return train(
         data,
         config,
@@ -60,7 +62,7 @@ def run(data, fusion="sample", alpha=2 / 3, seed=42, **changes):
 
 
 def artifact(data, trained):
-    return Artifact(trained.model.config, data.classes, data.fingerprint, 16, 42, trained.summary())
+    return Artifact(trained.model.config, data.classes, data.fingerprint, 16, 42, 2, trained.summary())
 
 
 def read_log(name):
@@ -83,8 +85,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data, fusion
 def test_step_1_and_step_2_are_the_method(data):
     """One batch by hand, with plain autograd and AdamW, dropout off so that both forwards agree."""
     rows = data.rows["train"][:16]
-    batch, labels = data.features.batch(rows), data.labels[rows]
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0)
+    batch = data.features.batch(rows)
+    labels = data.labels[rows[batch.order]]
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0, "fp32")
     ours, theirs = SppScl(config), SppScl(config)
     theirs.load_state_dict(ours.state_dict())
     optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=1e-6) for m in (ours, theirs)]
@@ -110,8 +113,9 @@ def test_step_1_and_step_2_are_the_method(data):
 
 def test_without_step_2_the_weights_are_those_of_step_1_alone(data):
     rows = data.rows["train"][:16]
-    batch, labels = data.features.batch(rows), data.labels[rows]
-    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2))
+    batch = data.features.batch(rows)
+    labels = data.labels[rows[batch.order]]
+    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses, decision = train_batch(model, optimizer, batch, labels, alpha=0.0, params=PARAMS)
     assert not decision.step2

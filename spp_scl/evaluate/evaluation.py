@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from sklearn.metrics import precision_recall_fscore_support
 
 from spp_scl.model.data import Data
@@ -35,6 +36,7 @@ class Evaluation:
 
 def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
     """Evaluate a model, as `load_model` returns it, on validation and test data."""
+    torch.set_num_threads(artifact.threads)
     model = model.to(data.features.device)
     metrics, predictions, per_class, embeddings = {}, [], [], []
     for name in EVALUATED:

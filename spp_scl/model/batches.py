@@ -1,6 +1,6 @@
 """Batches, gathered from features that lie in memory as they are stored.
 
-Shapes: B batch, T words of the longest text, D text width.
+Shapes: B batch, W words in all, D text width.
 """
 
 from dataclasses import dataclass
@@ -8,24 +8,29 @@ from dataclasses import dataclass
 import torch
 
 from spp_scl.features.store import ImageFeatures, TextFeatures
+from spp_scl.model.packing import Packing, pack
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network sees of some rows.
+    """What the network sees of some rows, the longest text first.
 
     Args:
-        words: (B, T, 4, D) float16 hidden states of the words; anything where `word_mask` is false.
-        word_mask: (B, T) true for words, false for padding; a blank text has no word.
+        order: (B,) int64, on the CPU; of the rows asked for, which one is where.
+        packing: of the words.
+        words: (W, 4, D) hidden states of the words.
         cls: (B, 4, D) hidden states of [CLS].
         maps: (B, 49, 2048) feature maps, zero for a blank picture.
+        written: (B,) false for a blank text.
         pictured: (B,) false for a blank picture.
     """
 
+    order: torch.Tensor
+    packing: Packing
     words: torch.Tensor
-    word_mask: torch.Tensor
     cls: torch.Tensor
     maps: torch.Tensor
+    written: torch.Tensor
     pictured: torch.Tensor
 
 
@@ -37,27 +42,35 @@ class FeatureTable:
         self.lengths = texts.offsets.diff()
         self._starts = texts.offsets[:-1]
         self._index = images.index
-        # Padding is gathered from the first word: one of zeros stands in where no text has any.
-        words = texts.words if len(texts.words) else texts.words.new_zeros(1, *texts.words.shape[1:])
-        storage = device if _fits(device, words, images.maps, texts.cls) else torch.device("cpu")
-        self._words, self._maps, self._cls = (t.to(storage) for t in (words, images.maps, texts.cls))
+        fits = _fits(device, texts.words, images.maps, texts.cls)
+        storage = device if fits else torch.device("cpu")
+        self._words, self._maps, self._cls = (t.to(storage) for t in (texts.words, images.maps, texts.cls))
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """Gather rows, (B,) int64 on the CPU, onto the device."""
+        order = self.lengths[rows].argsort(descending=True, stable=True)
+        rows = rows[order]
         lengths = self.lengths[rows]
-        # At least one position: the LSTM cannot run over none.
-        steps = torch.arange(max(1, int(lengths.max())))
-        mask = steps < lengths[:, None]
-        positions = ((self._starts[rows, None] + steps) * mask).to(self._words.device)
-        words = self._words[positions].to(self.device)
+        packing = pack(lengths, self.device)
+        starts = self._starts[rows].to(self.device)
         index = self._index[rows]
         pictured = index >= 0
-        maps = self._maps[index[pictured].to(self._maps.device)].to(self.device).float()
+        maps = self._take(self._maps, index[pictured])
         if not pictured.all():
             found, maps = maps, maps.new_zeros(len(rows), *maps.shape[1:])
             maps[pictured.to(self.device)] = found
-        cls = self._cls[rows.to(self._cls.device)].to(self.device).float()
-        return Batch(words, mask.to(self.device), cls, maps, pictured.to(self.device))
+        return Batch(
+            order=order,
+            packing=packing,
+            words=self._take(self._words, starts[packing.text] + packing.time),
+            cls=self._take(self._cls, rows),
+            maps=maps,
+            written=(lengths > 0).to(self.device),
+            pictured=pictured.to(self.device),
+        )
+
+    def _take(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return features[index.to(features.device)].to(self.device).float()
 
 
 def _fits(device: torch.device, *tensors: torch.Tensor) -> bool:

@@ -33,15 +33,19 @@ def predict(
     if model.config.fusion == "batch":
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     else:
-        order = table.lengths[rows].argsort(stable=True)
+        order = table.lengths[rows].argsort(descending=True, stable=True)
     was_training = model.training
     model.eval()
     batches = order.split(batch_size)
     if desc:
         batches = progress(batches, desc=desc, unit="batches")
-    outputs = [model(table.batch(rows[part])) for part in batches]
+    outputs, places = [], []
+    for part in batches:
+        batch = table.batch(rows[part])
+        outputs.append(model(batch))
+        places.append(part[batch.order])
     model.train(was_training)
-    back = order.argsort()
+    back = torch.cat(places).argsort()
     return Output(
         *(
             torch.cat([getattr(output, name) for output in outputs]).cpu()[back]

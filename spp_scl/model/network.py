@@ -1,6 +1,6 @@
 """SPP-SCL's trainable network, in the order in which data flows (Wu and Li, AAAI 2026, arXiv 2602.20767).
 
-Shapes: B batch, T words, P = 49 picture positions, L = 4 layers, D text width, C classes.
+Shapes: B batch, W words in all, P = 49 picture positions, L = 4 layers, D text width, C classes.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from spp_scl.model.batches import Batch
+from spp_scl.model.bilstm import BiLstm
+from spp_scl.model.dropout import Dropout
+from spp_scl.model.packing import Packing
+from spp_scl.model.products import Precision, linear
 
 LAYERS = 4  # of the text encoder
 CHANNELS = 2048  # of the image encoder
@@ -29,12 +33,14 @@ class ModelConfig:
         fusion: `sample`: the tokens of one tweet attend to each other; `batch`: the tweets of a batch do,
             as in the released code, so that a prediction depends on its batch.
         dropout: probability, the same everywhere.
+        precision: of the two large products, ConvP's and the BiLSTM's with its input.
     """
 
     classes: int
     text_width: int
     fusion: Literal["sample", "batch"]
     dropout: float
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -44,16 +50,16 @@ class Branches:
     Args:
         text: (B, 32), T_p; zero for a blank text.
         image: (B, 32), I_p; zero for a blank picture.
-        text_tokens: (B, T, 128), the BiLSTM's outputs, zero at padding.
+        text_tokens: (W, 128), the BiLSTM's outputs.
         image_tokens: (B, P, 128), ConvP's positions before pooling, zero for a blank picture.
-        word_mask: (B, T).
+        packing: of the words.
     """
 
     text: torch.Tensor
     image: torch.Tensor
     text_tokens: torch.Tensor
     image_tokens: torch.Tensor
-    word_mask: torch.Tensor
+    packing: Packing
 
 
 @dataclass(frozen=True)
@@ -72,27 +78,27 @@ class SppScl(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.text_branch = TextBranch(config.text_width, config.dropout)
-        self.image_branch = ImageBranch(config.dropout)
+        self.text_branch = TextBranch(config.text_width, config.dropout, config.precision)
+        self.image_branch = ImageBranch(config.dropout, config.precision)
         fusions = {"sample": SampleFusion, "batch": BatchFusion}
         self.fusion = fusions[config.fusion](config.dropout)
         self.classifier = nn.Sequential(
             nn.Linear(4 * SHARED, FUSED),
             nn.BatchNorm1d(FUSED),
             nn.ReLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.fc = nn.Linear(FUSED, config.classes)
 
     def branches(self, batch: Batch) -> Branches:
         """Only as far as T_p and I_p, all that step 2 needs."""
-        text, text_tokens = self.text_branch(batch.words, batch.word_mask, batch.cls)
+        text, text_tokens = self.text_branch(batch.words, batch.cls, batch.packing)
         image, image_tokens = self.image_branch(batch.maps)
         # What a tweet lacks is zero in the shared space too. A constant input would leave a branch's batch
         # normalization with no variance, and its evaluation then amplifies rounding into noise.
-        text = text * batch.word_mask.any(dim=1)[:, None]
+        text = text * batch.written[:, None]
         image, image_tokens = image * batch.pictured[:, None], image_tokens * batch.pictured[:, None, None]
-        return Branches(text, image, text_tokens, image_tokens, batch.word_mask)
+        return Branches(text, image, text_tokens, image_tokens, batch.packing)
 
     def forward(self, batch: Batch) -> Output:
         """Classify a batch."""
@@ -111,53 +117,47 @@ class HierarchicalAttention(nn.Module):
             nn.Linear(LAYERS, LAYERS, bias=False), nn.ReLU(), nn.Linear(LAYERS, LAYERS, bias=False)
         )
 
-    def forward(self, words: torch.Tensor, cls: torch.Tensor) -> torch.Tensor:
-        """From (B, T, L, D) and (B, L, D) to (B, T, D)."""
+    def forward(self, words: torch.Tensor, cls: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """From (W, L, D) and (B, L, D) to (W, D)."""
         weights = self.fc(cls.mean(dim=2)).sigmoid()  # (B, L)
-        return torch.einsum("btld,bl->btd", words.to(weights.dtype), weights)
+        return torch.bmm(weights.index_select(0, packing.text)[:, None], words)[:, 0]
 
 
 class TextBranch(nn.Module):
     """HA, BiLSTM, mean over the words, MLP, alignment: T_p."""
 
-    def __init__(self, width: int, dropout: float):
+    def __init__(self, width: int, dropout: float, precision: Precision):
         super().__init__()
         self.attention = HierarchicalAttention()
-        self.lstm = nn.LSTM(width, TOKEN // 2, bias=False, batch_first=True, bidirectional=True)
+        self.lstm = BiLstm(width, TOKEN // 2, precision)
         self.mlp = mlp(dropout)
         self.align = align(dropout)
 
     def forward(
-        self, words: torch.Tensor, mask: torch.Tensor, cls: torch.Tensor
+        self, words: torch.Tensor, cls: torch.Tensor, packing: Packing
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """T_p (B, 32) and the tokens (B, T, 128), zero where the mask is false."""
-        tokens = cls.new_zeros(*mask.shape, TOKEN)
-        for rows, length in groups_by_length(mask):
-            part = mask[rows, :length, None]
-            # The backward direction begins in the padding. Without biases a zero input leaves its zero state
-            # at zero, so it enters the text as if there were no padding, and nothing needs packing.
-            states, _ = self.lstm(self.attention(words[rows, :length], cls[rows]) * part)
-            tokens[rows, :length] = states * part
-        return self.align(self.mlp(masked_mean(tokens, mask))), tokens
+        """T_p (B, 32) and the tokens (W, 128)."""
+        tokens = self.lstm(self.attention(words, cls, packing), packing)
+        return self.align(self.mlp(packing.mean(tokens))), tokens
 
 
 class ImageBranch(nn.Module):
     """ConvP, mean over the positions, MLP, alignment: I_p."""
 
-    def __init__(self, dropout: float):
+    def __init__(self, dropout: float, precision: Precision):
         super().__init__()
+        self.precision = precision
         # A 1 x 1 convolution is a linear layer on every position.
         self.conv = nn.Linear(CHANNELS, TOKEN)
         self.norm = nn.BatchNorm1d(TOKEN)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.mlp = mlp(dropout)
         self.align = align(dropout)
 
     def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From (B, P, 2048) to I_p (B, 32) and the tokens (B, P, 128)."""
-        x = self.conv(maps)
-        x = self.norm(x.flatten(0, 1)).view_as(x)
-        tokens = self.dropout(F.relu(x))
+        x = linear(maps.flatten(0, 1), self.conv.weight, self.precision) + self.conv.bias
+        tokens = self.dropout(F.relu(self.norm(x))).view(*maps.shape[:2], TOKEN)
         return self.align(self.mlp(tokens.mean(dim=1))), tokens
 
 
@@ -167,7 +167,7 @@ class Modulated(nn.Module):
     def __init__(self, dropout: float):
         super().__init__()
         self.query, self.key, self.value = (
-            nn.Sequential(nn.Linear(SHARED, SHARED), nn.Dropout(dropout)) for _ in range(3)
+            nn.Sequential(nn.Linear(SHARED, SHARED), Dropout(dropout)) for _ in range(3)
         )
 
     def forward(
@@ -198,9 +198,10 @@ class SampleFusion(nn.Module):
 
     def forward(self, b: Branches) -> tuple[torch.Tensor, torch.Tensor]:
         """The text stream and the image stream, (B, 32) each."""
-        words = self.text(self.text_in(b.text_tokens), b.image[:, None], b.word_mask)
+        mask = b.packing.mask()
+        words = self.text(b.packing.padded(self.text_in(b.text_tokens)), b.image[:, None], mask)
         positions = self.image(self.image_in(b.image_tokens), b.text[:, None])
-        return masked_mean(words, b.word_mask), positions.mean(dim=1)
+        return masked_mean(words, mask), positions.mean(dim=1)
 
 
 class BatchFusion(nn.Module):
@@ -221,7 +222,7 @@ def mlp(dropout: float) -> nn.Sequential:
         nn.Linear(TOKEN, SHARED),
         nn.BatchNorm1d(SHARED),
         nn.ReLU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(SHARED, SHARED),
         nn.BatchNorm1d(SHARED),
     )
@@ -229,20 +230,7 @@ def mlp(dropout: float) -> nn.Sequential:
 
 def align(dropout: float) -> nn.Sequential:
     """From 32 to 32, into the shared space."""
-    return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), nn.Dropout(dropout))
-
-
-def groups_by_length(mask: torch.Tensor) -> list[tuple[torch.Tensor | slice, int]]:
-    """Rows of like length and the longest's length, to spare a CPU the padding; one group on a GPU.
-
-    Of a batch of tweets a few are three times as long as the rest, and a CPU's time goes with the padded
-    size. A GPU's goes with the number of steps, and asking it for lengths would make it wait.
-    """
-    if mask.device.type != "cpu":
-        return [(slice(None), mask.shape[1])]
-    lengths = mask.sum(dim=1)
-    parts = lengths.argsort(stable=True).chunk(4)
-    return [(rows, max(1, int(lengths[rows[-1]]))) for rows in parts]
+    return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), Dropout(dropout))
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

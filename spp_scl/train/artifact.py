@@ -24,6 +24,7 @@ class Artifact:
         features: the fingerprint of the encoders whose features it was trained on.
         batch_size: and
         seed: of the training, which `fusion: batch` repeats in prediction.
+        threads: of the CPU, in training and in prediction.
         training: the summary of the training.
     """
 
@@ -32,6 +33,7 @@ class Artifact:
     features: str
     batch_size: int
     seed: int
+    threads: int
     training: Mapping[str, float | int | bool]
 
 

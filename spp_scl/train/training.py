@@ -94,6 +94,7 @@ def train(
     Raises:
         UserError: a loss is not finite.
     """
+    torch.set_num_threads(params.threads)
     torch.manual_seed(seed)
     model = SppScl(config).to(data.features.device)
     optimizer = torch.optim.AdamW(
@@ -110,7 +111,7 @@ def train(
         losses, gates = [], []
         for rows in epoch_batches(data.rows["train"], params.batch_size, shuffle):
             batch = data.features.batch(rows)
-            target = data.labels[rows].to(data.features.device)
+            target = data.labels[rows[batch.order]].to(data.features.device)
             step_losses, step_gate = train_batch(model, optimizer, batch, target, alpha, params)
             losses.append(step_losses)
             gates.append(step_gate)
