@@ -45,7 +45,7 @@ def run_stage(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("interrupted: nothing was replaced; the same command starts again", file=sys.stderr)
+        print("interrupted: nothing was replaced; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if not is_disk_full(error):

@@ -4,23 +4,29 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spp_scl.errors import UserError
 
 
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, *, durable: bool = True, keep: bool = False) -> Iterator[Path]:
     """Yield a path to write; when the block succeeds it takes the place of `path`, else it is removed.
 
     It lies in the same folder, for a rename is atomic only within a file system. Works for a file and
     for a folder (which the block creates).
+
+    Args:
+        path: the file or folder.
+        durable: whether a file must outlast a power cut too, which waits for the disk.
+        keep: leave what an earlier block wrote, and what this one has written when it fails.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
-    remove(aside)
+    if not keep:
+        remove(aside)
     try:
         yield aside
         if aside.is_dir():
@@ -32,11 +38,39 @@ def replacing(path: Path | str) -> Iterator[Path]:
             aside.rename(path)
             remove(old)
         else:
-            with aside.open("rb") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with aside.open("rb") as file:
+                    os.fsync(file.fileno())
             aside.replace(path)
     finally:
-        remove(aside)
+        if not keep:
+            remove(aside)
+
+
+@contextmanager
+def unfinished(path: Path | str) -> Iterator[tuple[Path, Path]]:
+    """Like `replacing`, for a file that takes long: what a killed or failed run wrote is kept for the next.
+
+    Yields the path to write, and the path where an earlier run's part is, if there is one. The block takes
+    from the part what it can use, and then removes it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside, part = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.part.tmp")
+    if part.exists():
+        remove(aside)  # its run ended while it was still taking over from the part
+    elif aside.exists():
+        aside.rename(part)
+    yield aside, part
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def look_again(path: Path) -> None:
+    """Make DVC compute a damaged file's hash anew, though its size and time say that it is as it was."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 def remove(path: Path) -> None:

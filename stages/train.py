@@ -12,6 +12,7 @@ from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.train.artifact import Artifact, save_model
+from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.gate import describe_gate
 from spp_scl.train.training import count_parameters, train
 
@@ -31,7 +32,16 @@ def main() -> None:
         dropout=params.model.dropout,
         precision=choose_products(data.features.device, params.train.precision),
     )
-    with replacing("reports/train") as folder:
+    settings = {
+        "alpha": params.alpha,
+        "seed": params.seed,
+        "params": params.train.model_dump(),
+        "selection": DATASETS[params.dataset].selection,
+    }
+    with replacing("reports/train", keep=True) as folder:
+        key = training_key(data, config, settings)
+        checkpoint = Checkpoint(folder.with_name(".checkpoint.tmp"), folder, key)
+        state = checkpoint.load()
         trained = train(
             data,
             config,
@@ -39,7 +49,9 @@ def main() -> None:
             seed=params.seed,
             params=params.train,
             selection=DATASETS[params.dataset].selection,
-            live=Live(str(folder), save_dvc_exp=False, dvcyaml=None),
+            live=Live(str(folder), resume=state is not None, save_dvc_exp=False, dvcyaml=None),
+            state=state,
+            save=checkpoint.save,
         )
         artifact = Artifact(
             config=config,
@@ -51,6 +63,7 @@ def main() -> None:
             training=trained.summary(),
         )
         save_model("models/model.safetensors", trained.model, artifact)
+    checkpoint.remove()
     size = count_parameters(trained.model)
     logging.info("%d parameters; best epoch %d of %d", size, trained.best_epoch, trained.epochs)
     logging.info(describe_gate(trained.summary()))

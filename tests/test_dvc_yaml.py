@@ -66,7 +66,9 @@ def test_every_parameter_is_declared_by_some_stage():
 
 
 def test_every_key_of_a_section_handed_on_whole_is_read():
-    source = "".join(path.read_text() for path in (ROOT / "spp_scl/train").glob("*.py"))
+    source = "".join(
+        path.read_text() for path in [ROOT / "stages/train.py", *(ROOT / "spp_scl/train").glob("*.py")]
+    )
     read = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
     assert Params.model_fields["train"].annotation.model_fields.keys() <= read
 

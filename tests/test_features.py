@@ -12,6 +12,8 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from spp_scl.errors import UserError
+from spp_scl.features import image as features_image
+from spp_scl.features import store
 from spp_scl.features.image import ImageEncoder, encode_images
 from spp_scl.features.store import read_images, read_texts, require_rows
 from spp_scl.features.text import TextEncoder, encode_texts
@@ -108,32 +110,154 @@ def test_equal_pictures_share_a_map_and_blank_ones_have_none(sample, tmp_path):
     assert len(features.maps) == 2
 
 
-def test_features_do_not_depend_on_which_other_rows_there_are(sample, tmp_path):
-    part = sample.table.iloc[[31, 7, 12]].reset_index(drop=True)
-    encode_images(part, sample.raw, tmp_path / "i.h5", **ENCODING)
-    whole, some = read_images(sample.images), read_images(tmp_path / "i.h5")
-    assert torch.equal(some.maps[some.index], whole.maps[whole.index[[31, 7, 12]]])
-    # An untrained text encoder's vocabulary comes from the texts: a fixed one is needed to compare.
-    words = sorted({w for t in sample.table["text"] for w in t.lower().split() if w.isalpha()})
-    encoder = TextEncoder("untrained", 1, words, 202)
-    encoder.tokenizer.save(str(tmp_path / "tokenizer.json"))
-    encoder.bert.save_pretrained(tmp_path)
-    (tmp_path / "vocab.txt").write_text("\n".join(collect_vocabulary(words, 30522)))
-    local = {**ENCODING, "weights": str(tmp_path), "max_positions": 202}
-    encode_texts(sample.table, tmp_path / "all.h5", **local)
-    encode_texts(part, tmp_path / "some.h5", **local)
-    whole, some = read_texts(tmp_path / "all.h5"), read_texts(tmp_path / "some.h5")
-    for i, row in enumerate([31, 7, 12]):
-        theirs = whole.words[whole.offsets[row] : whole.offsets[row + 1]]
-        assert torch.equal(some.words[some.offsets[i] : some.offsets[i + 1]], theirs)
-        assert torch.equal(some.cls[i], whole.cls[row])
-
-
 def test_files_are_byte_identical_when_written_again(sample, tmp_path):
     encode_images(sample.table, sample.raw, tmp_path / "image.h5", **ENCODING)
     encode_texts(sample.table, tmp_path / "text.h5", max_positions=202, **ENCODING)
     assert (tmp_path / "image.h5").read_bytes() == sample.images.read_bytes()
     assert (tmp_path / "text.h5").read_bytes() == sample.texts.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def fixed_bert(sample, tmp_path_factory):
+    """An encoder whose vocabulary does not change with the rows, and real enough in size."""
+    folder = tmp_path_factory.mktemp("fixed")
+    words = sorted({w for t in sample.table["text"] for w in t.lower().split() if w.isalpha()})
+    encoder = TextEncoder("untrained", 1, words, 202)
+    encoder.tokenizer.save(str(folder / "tokenizer.json"))
+    encoder.bert.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(collect_vocabulary(words, 30522)))
+    return folder
+
+
+@pytest.fixture
+def encode(sample, fixed_bert):
+    """Encode a table into `image.h5` and `text.h5` of a folder; returns their bytes and what was encoded."""
+
+    def run(table, folder, **changes):
+        shown = {"pictures": [], "texts": []}
+        with pytest.MonkeyPatch.context() as patch:
+            forward, pixels = TextEncoder.forward, features_image._pixels
+
+            def count_texts(self, ids, mask):
+                shown["texts"] += [n for n in mask.sum(dim=1).tolist() if n > 1]
+                return forward(self, ids, mask)
+
+            patch.setattr(TextEncoder, "forward", count_texts)
+            patch.setattr(
+                features_image, "_pixels", lambda path: shown["pictures"].append(path) or pixels(path)
+            )
+            encode_images(table, sample.raw, folder / "image.h5", **{**ENCODING, **changes})
+            bert = {**ENCODING, "weights": str(fixed_bert), "max_positions": 202, **changes}
+            encode_texts(table, folder / "text.h5", **bert)
+        files = [(folder / name).read_bytes() for name in ("image.h5", "text.h5")]
+        return files, (len(shown["pictures"]), len(shown["texts"]))
+
+    return run
+
+
+def test_only_new_content_is_encoded_and_the_file_is_that_of_a_run_from_nothing(encode, sample, tmp_path):
+    """Rows added, removed, reordered and changed."""
+    table = sample.table.copy()
+    table.loc[[3, 9], "text"] = ""
+    (tmp_path / "grown").mkdir()
+    first = table.iloc[10:40].reset_index(drop=True)
+    _, counts = encode(first, tmp_path / "grown")
+    assert counts == (first["picture"].nunique(), 30)
+    other = table.iloc[[50, 30, 3, 29, 12, 11, 51, 39, 9]].reset_index(drop=True)
+    other.loc[4, "text"] = "another text"
+    found, counts = encode(other, tmp_path / "grown")
+    assert counts == (4, 3)  # pictures of 50, 3, 51, 9; texts of 50 and 51, and the changed one
+    (tmp_path / "new").mkdir()
+    wanted, _ = encode(other, tmp_path / "new")
+    assert found == wanted
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_another_encoder_takes_nothing_over(encode, sample, tmp_path):
+    table = sample.table.head(8)
+    for changes in ({}, {"precision": "fp32"}, {"precision": "fp32", "batch_size": 4}):
+        _, counts = encode(table, tmp_path, **changes)
+        assert counts == (8, 8)
+    assert encode(table, tmp_path, precision="fp32", batch_size=4)[1] == (0, 0)
+
+
+@pytest.mark.parametrize("stop", [RuntimeError("out of memory"), KeyboardInterrupt()])
+def test_a_run_that_ends_in_the_middle_goes_on_where_it_was(
+    stop, encode, sample, fixed_bert, tmp_path, monkeypatch
+):
+    table = sample.table.head(33)
+    (tmp_path / "whole").mkdir()
+    wanted, _ = encode(table, tmp_path / "whole")
+    (tmp_path / "stopped").mkdir()
+    write = store.FeatureWriter.write
+
+    def stopping(self, item, *parts):
+        if len(written) == 16:
+            raise stop
+        written.append(item)
+        write(self, item, *parts)
+
+    monkeypatch.setattr(store.FeatureWriter, "write", stopping)
+    bert = {**ENCODING, "weights": str(fixed_bert)}
+    for name, run in (
+        ("image", lambda path: encode_images(table, sample.raw, path, **ENCODING)),
+        ("text", lambda path: encode_texts(table, path, max_positions=202, **bert)),
+    ):
+        written = []
+        path = tmp_path / "stopped" / f"{name}.h5"
+        with pytest.raises(type(stop)):
+            run(path)
+        assert not path.exists()
+        assert path.with_name(f".{name}.h5.tmp").exists()
+    monkeypatch.undo()
+    found, counts = encode(table, tmp_path / "stopped")
+    assert found == wanted
+    assert counts == (33 - 16, 33 - 16)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_part_is_not_lost_when_the_run_that_takes_it_over_is_killed_too(sample, tmp_path):
+    """Killed while it copied: the first run's part is still there, and the second's is worth nothing."""
+    whole = sample.images.read_bytes()
+    (tmp_path / ".x.h5.part.tmp").write_bytes(whole)
+    (tmp_path / ".x.h5.tmp").write_bytes(b"begun")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features_image, "_pixels", lambda path: pytest.fail(f"{path} was encoded again"))
+        encode_images(sample.table, sample.raw, tmp_path / "x.h5", **ENCODING)
+    assert (tmp_path / "x.h5").read_bytes() == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
+
+
+@pytest.mark.parametrize("where", ["ids", "index", "keys", "sums", "maps", "offsets", "cls", "words"])
+def test_one_flipped_bit_is_found_named_and_mended(where, sample, tmp_path):
+    kind = "image" if where in ("index", "maps") else "text"
+    whole = {"image": sample.images, "text": sample.texts}[kind].read_bytes()
+    path = tmp_path / "features.h5"
+    path.write_bytes(whole)
+    with h5py.File(path) as file:
+        at = file[where].id.get_offset() + file[where].id.get_storage_size() // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    written = path.stat().st_mtime_ns
+    read = {"image": read_images, "text": read_texts}[kind]
+    with pytest.raises(UserError, match=rf"features.h5: damaged.*dvc repro {kind}_features"):
+        read(path)
+    # DVC compares times before it compares hashes.
+    assert path.stat().st_mtime_ns > written
+    if kind == "image":
+        encode_images(sample.table, sample.raw, path, **ENCODING)
+    else:
+        encode_texts(sample.table, path, max_positions=202, **ENCODING)
+    assert path.read_bytes() == whole
+
+
+def test_features_are_the_same_on_any_number_of_cores(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr("spp_scl.features.workers.count_workers", lambda device: 5)
+    threads = torch.get_num_threads()
+    encode_images(sample.table, sample.raw, tmp_path / "image.h5", **ENCODING)
+    encode_texts(sample.table, tmp_path / "text.h5", max_positions=202, **ENCODING)
+    assert (tmp_path / "image.h5").read_bytes() == sample.images.read_bytes()
+    assert (tmp_path / "text.h5").read_bytes() == sample.texts.read_bytes()
+    assert torch.get_num_threads() == threads
 
 
 def test_files_describe_themselves(sample):
@@ -284,7 +408,7 @@ def test_a_corrupt_feature_file_is_named_with_the_way_to_rebuild_it(damage, samp
         path.write_bytes(whole)
         with h5py.File(path, "a") as file:
             del file["index"]
-    with pytest.raises(UserError, match=r"image.h5: damaged.*dvc repro image_features --force"):
+    with pytest.raises(UserError, match=r"image.h5: damaged.*dvc repro image_features"):
         read_images(path)
 
 
@@ -299,4 +423,4 @@ def test_features_of_other_rows_are_refused(sample):
 def test_a_picture_that_has_gone_since_cleaning_is_named(sample, tmp_path):
     with pytest.raises(UserError, match=r"1.jpg: readable when the data was cleaned, and not now"):
         encode_images(sample.table.head(2), tmp_path, tmp_path / "x.h5", **ENCODING)
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "x.h5").exists()

@@ -1,5 +1,7 @@
 """The two steps, the loop, and what training promises of its result."""
 
+import copy
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -15,6 +17,7 @@ from spp_scl.model.metrics import classification_metrics
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.params import TrainParams
 from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
+from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
 from spp_scl.train.training import epoch_batches, train, train_batch
 
@@ -282,3 +285,99 @@ def test_metrics_are_those_of_their_definitions():
         "loss": pytest.approx(sum(loss.item() for loss in losses) / 5),
         "f1": {name: pytest.approx(each[c]) for c, name in enumerate("abc")},
     }
+
+
+class Log:
+    """A log in memory, as `train` needs one."""
+
+    def __init__(self, lines=()):
+        self.step, self.summary, self.lines = 0, {}, list(lines)
+
+    def log_metric(self, name, val):
+        self.lines.append((self.step, name, val))
+        self.summary[name] = val
+
+    def make_summary(self):
+        self.lines.append(dict(self.summary))
+
+
+@pytest.mark.parametrize("fusion", ["sample", "batch"])
+@pytest.mark.parametrize("epoch", [1, 2, 4])
+def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, data):
+    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2, "fp32")
+    settings = {
+        "alpha": 2 / 3,
+        "seed": 42,
+        "params": PARAMS.model_copy(update={"epochs": 4}),
+        "selection": "f1_macro",
+    }
+    states, whole = [], Log()
+    # Copied as a file would: the run goes on changing its own tensors.
+    keep = lambda state: states.append((copy.deepcopy(state), list(whole.lines)))  # noqa: E731
+    wanted = train(data, config, live=whole, save=keep, **settings)
+    torch.manual_seed(1234)
+    state, lines = states[epoch - 1]
+    log = Log(lines)
+    found = train(data, config, live=log, state=state, **settings)
+    assert log.lines == whole.lines
+    assert found.summary() == wanted.summary()
+    for name, value in wanted.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "log/sub").mkdir(parents=True)
+    (tmp_path / "log/a.tsv").write_text("one\n")
+    (tmp_path / "log/sub/b.tsv").write_text("")
+    checkpoint = Checkpoint(tmp_path / "c.tmp", tmp_path / "log", "key")
+    checkpoint.save({"epoch": 3, "weights": {"x": torch.arange(3.0)}})
+    return checkpoint
+
+
+def test_a_checkpoint_gives_back_its_state_and_cuts_the_log_back_to_it(checkpoint):
+    (checkpoint.log_folder / "a.tsv").write_text("one\ntwo, and half a li")
+    (checkpoint.log_folder / "c.tsv").write_text("begun later\n")
+    (checkpoint.log_folder / "metrics.json").write_text("{half")
+    state = checkpoint.load()
+    assert state["epoch"] == 3
+    assert torch.equal(state["weights"]["x"], torch.arange(3.0))
+    found = {p.name: p.read_text() for p in checkpoint.log_folder.rglob("*") if p.is_file()}
+    assert found == {"a.tsv": "one\n", "b.tsv": ""}
+    checkpoint.remove()
+    assert not checkpoint.path.exists()
+
+
+@pytest.mark.parametrize(
+    "why", ["flipped", "truncated", "empty", "another training", "a shorter log", "none"]
+)
+def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(why, checkpoint, caplog):
+    whole = checkpoint.path.read_bytes()
+    broken = {
+        "flipped": whole[:700] + bytes([whole[700] ^ 1]) + whole[701:],
+        "truncated": whole[:-9],
+        "empty": b"",
+    }
+    if why in broken:
+        checkpoint.path.write_bytes(broken[why])
+    elif why == "another training":
+        checkpoint = dataclasses.replace(checkpoint, key="other")
+    elif why == "a shorter log":
+        (checkpoint.log_folder / "a.tsv").write_text("on")
+    else:
+        checkpoint.remove()
+    assert checkpoint.load() is None
+    assert not checkpoint.log_folder.exists()
+    assert ("c.tmp: the checkpoint is damaged" in caplog.text) == (why in broken)
+
+
+def test_a_training_is_told_from_another_by_its_data_network_and_settings(data):
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32")
+    key = training_key(data, config, {"seed": 1})
+    assert key == training_key(data, config, {"seed": 1})
+    others = {
+        training_key(data, config, {"seed": 2}),
+        training_key(data, dataclasses.replace(config, dropout=0.3), {"seed": 1}),
+        training_key(dataclasses.replace(data, digest="other"), config, {"seed": 1}),
+    }
+    assert len(others | {key}) == 4

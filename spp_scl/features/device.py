@@ -41,6 +41,14 @@ def has_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def describe_hardware(device: torch.device) -> str:
+    """Whose arithmetic it is, as far as it may show in the last digits."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    amx = " with AMX" if torch.cpu._is_amx_tile_supported() else ""
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}{amx}"
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which an encoder runs."""
     return torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32")

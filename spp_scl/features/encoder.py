@@ -19,6 +19,8 @@ class EncoderInfo:
         preparation: what is done to an input before the encoder sees it.
         precision: the arithmetic.
         software: the versions of the libraries that compute.
+        hardware: the processor that computes.
+        batch_size: rows at a time; it may change the last digits, as software and hardware may.
     """
 
     architecture: str
@@ -27,6 +29,8 @@ class EncoderInfo:
     preparation: str
     precision: str
     software: str
+    hardware: str
+    batch_size: int
 
     def to_json(self) -> str:
         """One line of JSON, the same for the same encoder."""
@@ -34,7 +38,7 @@ class EncoderInfo:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides the features, the source's name and the software apart."""
+        """A hash of all that decides the features but their last digits."""
         parts = (self.architecture, self.sha256, self.preparation, self.precision)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -1,10 +1,6 @@
 """Image features: the frozen ResNet-50 up to `layer4`, one 7 x 7 x 2048 map a picture."""
 
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +17,10 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean.pictures import UnreadablePictureError, open_picture
 from spp_scl.errors import UserError, first_line
-from spp_scl.features.device import autocast, choose_device, choose_precision
+from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_weights
 from spp_scl.features.store import writing_images
+from spp_scl.features.workers import in_order
 from spp_scl.progress import progress
 
 log = logging.getLogger(__name__)
@@ -98,6 +95,8 @@ def encode_images(
 ) -> None:
     """Encode the pictures of a clean table, each different one once, into an HDF5 file.
 
+    What `path` holds already, from the same encoder, is taken over; so is what a killed run has computed.
+
     Args:
         table: a clean table.
         folder: the raw folder that its `image` column is relative to.
@@ -121,36 +120,35 @@ def encode_images(
         preparation=_PREPARATION,
         precision=precision,
         software=f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+        hardware=describe_hardware(device),
+        batch_size=batch_size,
     )
     log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
     # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
     index, unique = pd.factorize(table["picture"])
     first = pd.Series(range(len(table))).groupby(index).first().drop(-1, errors="ignore")
     images = table["image"].iloc[first].tolist()
-    with writing_images(path, table["id"].tolist(), index, len(unique), info) as maps:
-        start = 0
-        with progress(desc="images", unit="pictures", total=len(images)) as bar:
-            for pixels in _batches(images, folder, batch_size):
-                with torch.inference_mode(), autocast(device, precision):
-                    full = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, batch_size - len(pixels)))
-                    features = encoder(full.to(device))[: len(pixels)].to(torch.float16).cpu()
-                if not features.isfinite().all():
+    keys = np.frombuffer(b"".join(map(bytes.fromhex, unique)), np.uint8).reshape(-1, 32)
+
+    def encode(batch: list[int]) -> np.ndarray:
+        pixels = torch.zeros(batch_size, 3, 224, 224, dtype=torch.uint8)
+        for i, item in enumerate(batch):
+            pixels[i] = _pixels(folder / images[item])
+        with torch.inference_mode(), autocast(device, precision):
+            return encoder(pixels.to(device))[: len(batch)].to(torch.float16).cpu().numpy()
+
+    with writing_images(path, table["id"].tolist(), index, keys, info) as writer:
+        missing = writer.missing
+        if len(missing) < len(images):
+            log.info("%d of %d pictures were encoded before", len(images) - len(missing), len(images))
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        with progress(desc="images", unit="pictures", total=len(missing)) as bar:
+            for batch, maps in zip(batches, in_order(encode, batches, device), strict=True):
+                if not np.isfinite(maps).all():
                     raise UserError("the image encoder's features are not finite; are its weights damaged?")
-                maps[start : start + len(pixels)] = features.numpy()
-                start += len(pixels)
-                bar.update(len(pixels))
-
-
-def _batches(images: Sequence[str], folder: Path, size: int) -> Iterator[torch.Tensor]:
-    """Batches (B, 3, 224, 224) uint8, decoded while the encoder computes the ones before."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        names = iter(images)
-        # Two batches ahead, so that memory stays bounded.
-        waiting = [pool.submit(_pixels, folder / name) for name in islice(names, 2 * size)]
-        while waiting:
-            batch, waiting = waiting[:size], waiting[size:]
-            waiting += [pool.submit(_pixels, folder / name) for name in islice(names, size)]
-            yield torch.stack([future.result() for future in batch])
+                for item, features in zip(batch, maps, strict=True):
+                    writer.write(item, features)
+                bar.update(len(batch))
 
 
 def _pixels(path: Path) -> torch.Tensor:

@@ -3,6 +3,7 @@
 Shapes: B batch, T positions ([CLS] and [SEP] included), D width.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,10 +21,11 @@ from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
 from spp_scl.errors import UserError, first_line
-from spp_scl.features.device import autocast, choose_device, choose_precision
+from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_weights
 from spp_scl.features.store import writing_texts
 from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
+from spp_scl.features.workers import in_order
 from spp_scl.progress import progress
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,8 @@ def encode_texts(
 ) -> None:
     """Encode the texts of a clean table into an HDF5 file.
 
+    What `path` holds already, from the same encoder, is taken over; so is what a killed run has computed.
+
     Args:
         table: a clean table.
         path: the file to write.
@@ -117,6 +121,8 @@ def encode_texts(
             f"torch {torch.__version__}, transformers {transformers.__version__}, "
             f"tokenizers {tokenizers.__version__}"
         ),
+        hardware=describe_hardware(device),
+        batch_size=batch_size,
     )
     log.info("text encoder: %s, %s on %s", info.weights, precision, device.type)
     tokens = encoder.tokenize(texts)
@@ -128,27 +134,37 @@ def encode_texts(
     lengths = np.zeros(len(texts), dtype=np.int64)
     lengths[rows] = [len(tokens[row]) - 2 for row in rows]
     width = encoder.bert.config.hidden_size
-    with (
-        writing_texts(path, table["id"].tolist(), lengths, width, info) as (words, cls, offsets),
-        progress(desc="texts", unit="tweets", total=len(rows)) as bar,
-    ):
-        for batch in _batches(rows, lengths, batch_size):
-            size = _padded(int(lengths[batch].max()) + 2, max_positions)
-            ids = torch.zeros(batch_size, size, dtype=torch.long)
-            mask = torch.zeros(batch_size, size, dtype=torch.long)
-            mask[:, 0] = 1  # rows that only fill the batch up attend to something
-            for i, row in enumerate(batch):
-                ids[i, : len(tokens[row])] = torch.tensor(tokens[row])
-                mask[i, : len(tokens[row])] = 1
-            with torch.inference_mode(), autocast(device, precision):
-                states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
-            if not states.isfinite().all():
-                raise UserError("the text encoder's features are not finite; are its weights damaged?")
-            states = states.transpose(1, 2).cpu().numpy()  # (B, T, 4, D)
-            for i, row in enumerate(batch):
-                cls[row] = states[i, 0]
-                words[offsets[row] : offsets[row + 1]] = states[i, 1 : lengths[row] + 1]
-            bar.update(len(batch))
+    # What the encoder is shown, not the text: a blank one has nothing.
+    shown = [np.array(ids if text else [], np.int32) for ids, text in zip(tokens, texts, strict=True)]
+    keys = np.stack([np.frombuffer(hashlib.sha256(ids).digest(), np.uint8) for ids in shown])
+
+    def encode(batch: list[int]) -> np.ndarray:
+        size = _padded(int(lengths[batch].max()) + 2, max_positions)
+        ids = torch.zeros(batch_size, size, dtype=torch.long)
+        mask = torch.zeros(batch_size, size, dtype=torch.long)
+        mask[:, 0] = 1  # rows that only fill the batch up attend to something
+        for i, row in enumerate(batch):
+            ids[i, : len(tokens[row])] = torch.tensor(tokens[row])
+            mask[i, : len(tokens[row])] = 1
+        with torch.inference_mode(), autocast(device, precision):
+            states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
+        return states.transpose(1, 2).cpu().numpy()  # (B, T, 4, D)
+
+    with writing_texts(path, table["id"].tolist(), lengths, width, keys, info) as writer:
+        for row in writer.missing:
+            if not texts[row]:
+                writer.write(row, np.zeros((_LAYERS, width), np.float16), np.zeros((0, _LAYERS, width)))
+        missing = [row for row in writer.missing if texts[row]]
+        if len(missing) < len(rows):
+            log.info("%d of %d texts were encoded before", len(rows) - len(missing), len(rows))
+        batches = list(_batches(missing, lengths, batch_size))
+        with progress(desc="texts", unit="tweets", total=len(missing)) as bar:
+            for batch, states in zip(batches, in_order(encode, batches, device), strict=True):
+                if not np.isfinite(states).all():
+                    raise UserError("the text encoder's features are not finite; are its weights damaged?")
+                for i, row in enumerate(batch):
+                    writer.write(row, states[i, 0], states[i, 1 : lengths[row] + 1])
+                bar.update(len(batch))
 
 
 def _padded(length: int, max_positions: int) -> int:

@@ -1,5 +1,6 @@
 """Everything that training and evaluation read, checked to belong together."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ class Data:
         features: of all N rows.
         text_width: of the text encoder.
         fingerprint: of both encoders.
+        digest: a hash of labels, split and features.
     """
 
     table: pd.DataFrame
@@ -36,6 +38,7 @@ class Data:
     features: FeatureTable
     text_width: int
     fingerprint: str
+    digest: str
 
 
 def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: Path | str) -> Data:
@@ -59,12 +62,17 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
     image_features, text_features = read_images(images), read_texts(texts)
     require_rows(image_features, table["id"].tolist(), images)
     require_rows(text_features, table["id"].tolist(), texts)
+    labels = torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64)
+    digest = hashlib.sha256(f"{image_features.digest} {text_features.digest}".encode())
+    for part in (labels, *rows.values()):
+        digest.update(part.numpy())
     return Data(
         table,
         [str(name) for name in table["label"].cat.categories],
-        torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64),
+        labels,
         rows,
         FeatureTable(image_features, text_features, choose_device()),
         text_features.words.shape[2],
         fingerprint(image_features, text_features),
+        digest.hexdigest(),
     )

@@ -3,9 +3,10 @@
 import copy
 import logging
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field
 from statistics import fmean
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class Log(Protocol):
     """What training writes to; `dvclive.Live` is one."""
 
     step: int
+    summary: dict[str, Any]
 
     def log_metric(self, name: str, val: float) -> None: ...
 
@@ -79,6 +81,8 @@ def train(
     params: TrainParams,
     selection: str,
     live: Log,
+    state: Mapping[str, Any] | None = None,
+    save: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Trained:
     """Train a network.
 
@@ -90,6 +94,8 @@ def train(
         params: the section `train` of the parameters.
         selection: the metric that chooses the epoch, `f1_weighted` or `f1_macro`.
         live: takes the log, a step and an epoch.
+        state: what `save` was given in an earlier run, to go on from there to the same weights and log.
+        save: called after each epoch with all that is needed to go on.
 
     Raises:
         UserError: a loss is not finite.
@@ -102,11 +108,13 @@ def train(
     )
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, params.lr_step, params.lr_decay)
     shuffle = torch.Generator().manual_seed(seed)
-    result = Trained(model)
-    best_value, best_state = -1.0, {}
-    step = 0
-    bar = progress(range(1, params.epochs + 1), desc="train", unit="epochs")
-    for epoch in bar:
+    run = _Run(model, optimizer, scheduler, shuffle)
+    if state is not None:
+        live.summary = run.restore(state)
+        log.info("going on after epoch %d", run.epoch)
+    bar = progress(desc="train", unit="epochs", total=params.epochs, initial=run.epoch)
+    while run.epoch < params.epochs and not run.exhausted(params.patience):
+        run.epoch += 1
         model.train()
         losses, gates = [], []
         for rows in epoch_batches(data.rows["train"], params.batch_size, shuffle):
@@ -115,33 +123,83 @@ def train(
             step_losses, step_gate = train_batch(model, optimizer, batch, target, alpha, params)
             losses.append(step_losses)
             gates.append(step_gate)
-        result.gates += gates
-        result.epochs = epoch
-        mean = _log_steps(live, step, losses, gates)
-        step += len(gates)
+        mean = _log_steps(live, len(run.gates), losses, gates)
+        run.gates += gates
         if not all(map(math.isfinite, mean.values())):
             raise UserError(
-                f"training: the loss is no longer a finite number (epoch {epoch}); a lower "
+                f"training: the loss is no longer a finite number (epoch {run.epoch}); a lower "
                 "train.learning_rate or a higher train.temperature may help"
             )
         valid = _validate(model, data, params.batch_size, seed)
-        _log_epoch(live, epoch, mean, gates, scheduler.get_last_lr()[0], valid)
+        _log_epoch(live, run.epoch, mean, gates, scheduler.get_last_lr()[0], valid)
         scheduler.step()
-        if valid[selection] > best_value:
-            best_value, result.best_epoch = valid[selection], epoch
-            best_state = copy.deepcopy(model.state_dict())
+        run.keep_best(valid[selection])
+        if save:
+            save(run.state(live.summary))
         share = fmean(g.step2 for g in gates)
         bar.set_postfix_str(
             f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, "
-            f"best {best_value:.3f}, step 2 {share:.0%}"
+            f"best {run.best_value:.3f}, step 2 {share:.0%}"
         )
-        if params.patience and epoch - result.best_epoch >= params.patience:
-            break
+        bar.update()
     bar.close()
-    if result.epochs < params.epochs:
+    if run.epoch < params.epochs:
         log.info("stopped: no better validation F1 in %d epochs", params.patience)
-    model.load_state_dict(best_state)
-    return result
+    model.load_state_dict(run.best_state)
+    return Trained(model, run.best_epoch, run.epoch, run.gates)
+
+
+@dataclass
+class _Run:
+    """A training under way: all that changes from epoch to epoch."""
+
+    model: SppScl
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    shuffle: torch.Generator
+    epoch: int = 0
+    best_epoch: int = 0
+    best_value: float = -1.0
+    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    gates: list[Gate] = field(default_factory=list)
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether too many epochs have gone by without a better one."""
+        return bool(patience) and self.epoch - self.best_epoch >= patience
+
+    def keep_best(self, value: float) -> None:
+        """Keep the weights if this epoch's validation is the best so far."""
+        if value > self.best_value:
+            self.best_value, self.best_epoch = value, self.epoch
+            self.best_state = copy.deepcopy(self.model.state_dict())
+
+    def state(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Everything, and the log's summary, for a checkpoint."""
+        return {
+            **{name: getattr(self, name).state_dict() for name in _WITH_STATE},
+            **{name: getattr(self, name) for name in _PLAIN},
+            "gates": [astuple(g) for g in self.gates],
+            "shuffle": self.shuffle.get_state(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+            "summary": summary,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Take over what `state` gave; returns the log's summary."""
+        for name in _WITH_STATE:
+            getattr(self, name).load_state_dict(state[name])
+        for name in _PLAIN:
+            setattr(self, name, state[name])
+        self.gates = [Gate(*values) for values in state["gates"]]
+        self.shuffle.set_state(state["shuffle"])
+        torch.set_rng_state(state["random"])
+        torch.cuda.set_rng_state_all(state["random_cuda"])
+        return state["summary"]
+
+
+_WITH_STATE = ("model", "optimizer", "scheduler")
+_PLAIN = ("epoch", "best_epoch", "best_value", "best_state")
 
 
 def epoch_batches(rows: torch.Tensor, size: int, shuffle: torch.Generator) -> list[torch.Tensor]:
