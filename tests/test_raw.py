@@ -349,7 +349,10 @@ def test_hfm_lines_are_python_literals_with_either_quote_and_escapes(tmp_path):
         "4\tx\t1",
         "['4', 'x\0', 1]",
         "__import__('os').getcwd()",
+        "{[]: 1}",
         pytest.param("[" * 5000, id="deeply nested"),
+        pytest.param(f"['4', 'x', 0x{'f' * 5000}]", id="a number of thousands of digits"),
+        pytest.param(f"0x{'f' * 5000} + 1j", id="a number beyond every float"),
     ],
 )
 def test_hfm_a_malformed_line_is_refused_with_file_and_line(tmp_path, line):
@@ -548,6 +551,33 @@ def test_a_table_without_rows_is_refused(tmp_path, kind):
 def test_a_table_that_cannot_be_parsed_is_refused_by_its_path(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     assert str(tmp_path / name) in refusal("table", tmp_path)
+
+
+def test_a_parquet_table_whose_text_is_not_utf8_is_refused_by_its_path(tmp_path):
+    columns = {"id": ["1", "2"], "text": ["a", "over here"], "image": ["", ""], "label": ["x", "y"]}
+    path = write_table(tmp_path, "parquet", columns) / "table.parquet"
+    damaged = path.read_bytes().replace(b"over here", b"over \xff\xfe\xfd\xfc")
+    path.write_bytes(damaged)
+    assert str(path) in refusal("table", tmp_path)
+
+
+@pytest.mark.parametrize("names", [range(4), pd.MultiIndex.from_product([["id", "text"], ["a", "b"]])])
+def test_a_parquet_table_whose_columns_have_no_names_of_text_is_refused_with_them(tmp_path, names):
+    pd.DataFrame([["1", "a", "", "x"]], columns=names).to_parquet(tmp_path / "table.parquet")
+    message = refusal("table", tmp_path)
+    assert f"{tmp_path / 'table.parquet'}: no column named id, text, image, label; it has " in message
+
+
+def test_a_csv_table_that_the_machine_does_not_let_be_read_is_refused_by_its_path(tmp_path, monkeypatch):
+    folder = write_table(tmp_path, "csv", {"id": ["1"], "text": ["a"], "image": [""], "label": ["x"]})
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    message = refusal("table", folder)
+    assert str(folder / "table.csv") in message
+    assert "Permission denied" in message
 
 
 def test_a_csv_table_with_an_unquoted_comma_in_each_text_is_refused_rather_than_shifted(tmp_path):

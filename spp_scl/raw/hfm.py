@@ -57,13 +57,14 @@ def read_hfm(folder: Path) -> list[RawRow]:
 def _parse(line: str, split: str, values: int, where: str) -> RawRow:
     try:
         fields = ast.literal_eval(line.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except Exception:  # what is no literal makes it raise whatever it runs into
         fields = None
     if not (
         isinstance(fields, list)
         and len(fields) == values
         and all(isinstance(f, str) for f in fields[:2])
-        and all(type(f) is int for f in fields[2:])
+        # Python refuses to print an integer of thousands of digits, in a message as well.
+        and all(type(f) is int and f.bit_length() < 64 for f in fields[2:])
     ):
         labels = "label" if values == 3 else "hashtag_label, human_label"
         raise UserError(f"{where}: expected ['<id>', '<tweet>', {labels}], found {line[:80]!r}")

@@ -57,6 +57,8 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
         raise UserError(f"{path}: not UTF-8 text; save the table as UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
     for where, record in records:
         # The reader keeps what is too much under None, and gives None for what is too little.
         if None in record or None in record.values():
@@ -70,9 +72,11 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
 def _read_parquet(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     try:
         table = pd.read_parquet(path)
+        table.columns = [str(name) for name in table.columns]
+        # Inside too: bytes that are not UTF-8 are found only when the text is asked for.
+        table = table.astype(object).where(table.notna(), "").map(str)
     except Exception as error:  # a damaged file makes the parser raise whatever it runs into
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
-    table = table.astype(object).where(table.notna(), "").map(str)
     records = table.to_dict("records")
     return list(table.columns), [(f"{path}, row {n}", record) for n, record in enumerate(records, start=1)]
 
