@@ -1,5 +1,6 @@
 """The parameters, typed and checked at the door. The one module that reads `params.yaml`."""
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -7,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -113,8 +114,8 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text") from None
-    except (ValueError, OSError) as error:  # a date that is none, a folder in the file's place
-        raise UserError(f"{path}: cannot be read: {error}") from None
+    except Exception as error:  # a date that is none, a folder in the file's place, a thousand brackets
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values")
     try:
@@ -132,4 +133,8 @@ def _describe(error: dict) -> str:
         case "missing":
             return f"{key}: missing"
         case _:
-            return f"{key}: {error['input']!r}: {error['msg'].lower()}"
+            try:
+                shown = reprlib.repr(error["input"])
+            except ValueError:  # Python refuses to print an integer of thousands of digits
+                shown = "a number too long to show"
+            return f"{key}: {shown}: {error['msg'].lower()}"

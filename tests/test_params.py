@@ -211,10 +211,37 @@ def test_what_is_not_yaml_is_refused_with_the_line(tmp_path, text, line):
     assert f"{path}:{line}: " in message
 
 
-@pytest.mark.parametrize("literal", ["2020-13-45", "!!int abc", "!!float abc"])
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "2020-13-45",
+        "!!int abc",
+        "!!float abc",
+        '!!int ""',
+        "!!bool maybe",
+        r'"\Uffffffff"',
+        pytest.param("[" * 3000, id="deeply nested"),
+    ],
+)
 def test_a_value_that_yaml_cannot_make_is_refused_without_a_traceback(tmp_path, literal):
     path = write(tmp_path / "params.yaml", image_features__weights=literal)
     assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("key", ["seed", "alpha"])
+def test_a_number_of_thousands_of_digits_is_refused_by_its_key_without_them(tmp_path, key):
+    message = refusal(write(tmp_path / "params.yaml", **{key: f"-0x{'f' * 5000}"}))
+    assert f"  {key}: " in message
+    assert len(message) < 500
+
+
+def test_a_value_that_doubles_with_every_line_is_refused_without_being_written_out(tmp_path):
+    # Each line is an alias twice over: the last stands for 2 ** 40 values.
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)), "seed: *a39"]
+    (tmp_path / "params.yaml").write_text("\n".join(lines))
+    message = refusal(tmp_path / "params.yaml")
+    assert "  seed: " in message
+    assert len(message) < 10_000
 
 
 @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"- 1\n- 2\n", b"sample\n", b"3\n"])
