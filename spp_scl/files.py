@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 
 
 @contextmanager
@@ -100,6 +100,8 @@ def read_json(path: Path | str, what: str) -> object:
         raise UserError(f"{path}:{error.lineno}: {what} is not valid JSON ({error.msg})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: {what} is not UTF-8 text") from None
+    except (ValueError, RecursionError, OSError) as error:  # a number or a nesting too long for Python
+        raise UserError(f"{path}: {what} cannot be read: {first_line(error)}") from None
 
 
 def require_space(path: Path | str, size: int) -> None:

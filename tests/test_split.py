@@ -1,4 +1,5 @@
 import json
+import time
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
@@ -271,6 +272,8 @@ def test_a_part_of_the_published_files_is_refused_naming_those_that_are_missing(
         (b'[{"id": "id2"}, "id3"]', "dev.json, entry 2"),
         (b'[{"id": "id2"}, {"text": "x"}]', "dev.json, entry 2"),
         (b'[{"id": "id2\xff"}]', "dev.json"),
+        pytest.param(b"[" * 100_000, "dev.json", id="deeply nested"),
+        pytest.param(b'[{"id": %s}]' % (b"1" * 5000), "dev.json", id="a number of thousands of digits"),
     ],
 )
 def test_a_malformed_published_file_is_refused_at_its_place(tmp_path, content, place):
@@ -428,6 +431,13 @@ def test_normalize_drops_case_a_leading_retweet_links_user_names_and_punctuation
 )
 def test_normalize_keeps_tweets_apart_that_differ_in_their_words(one, other):
     assert normalize(one) != normalize(other)
+
+
+def test_normalize_takes_a_megabyte_in_a_time_that_grows_with_its_length_alone():
+    # From every `htt` to the end of the text it would take many minutes.
+    started = time.perf_counter()
+    assert normalize("htt/" * 250_000 + " end").endswith("htt end")
+    assert time.perf_counter() - started < 20
 
 
 def test_70_of_hfm_s_test_tweets_have_a_text_that_stands_in_train_too():
