@@ -2,13 +2,17 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint setup clean-venv
+.PHONY: repro test faults lint setup clean-venv
 
 repro: .venv/.pipeline
 	dvc repro
 
 test: .venv/.test
 	python -m pytest
+
+# What broken pictures, broken texts and random input do: minutes that the daily tests do not need.
+faults: .venv/.test
+	python -m pytest tests/faults
 
 lint: .venv/.test
 	ruff check .

@@ -27,7 +27,9 @@ class UnreadablePictureError(Exception):
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Decode a picture, whole, to RGB (the first frame of an animation; transparency is dropped).
+    """Decode a picture, whole, to RGB: the first frame of an animation, without transparency.
+
+    It is not turned as its EXIF orientation says, nor does the published code turn it.
 
     Raises:
         FileNotFoundError: there is no such file.
