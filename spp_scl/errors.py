@@ -1,12 +1,15 @@
 """What a user reads when something is wrong: one message, exit status 1, no traceback."""
 
 import errno
+import fcntl
 import logging
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 log = logging.getLogger("spp_scl")
 
@@ -41,7 +44,8 @@ def run_stage(main: Callable[[], None]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.perf_counter()
     try:
-        main()
+        with _alone(Path(sys.modules["__main__"].__file__)):
+            main()
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -58,3 +62,15 @@ def run_stage(main: Callable[[], None]) -> None:
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     log.info("%.1f s, peak memory %.2f GiB", time.perf_counter() - started, peak)
+
+
+@contextmanager
+def _alone(script: Path) -> Iterator[None]:
+    """One run of a stage at a time in a folder: a killed `dvc` may have left one behind that still writes."""
+    with script.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("an earlier run of this stage is still at work in this folder; waiting for its end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

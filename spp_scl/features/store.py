@@ -279,7 +279,6 @@ def _writing(
         except (OSError, RuntimeError) as error:
             # HDF5 reports a full disk in words of its own, sometimes only on closing.
             if is_disk_full(error):
-                aside.unlink(missing_ok=True)
                 raise UserError(
                     f"no space left on the device while writing {path}; the earlier outputs are as they "
                     "were. Free some space and run again."
