@@ -15,7 +15,7 @@ from spp_scl.train.artifact import Artifact
 
 @pytest.fixture(scope="module")
 def evaluation(data):
-    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2)).eval()
+    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32")).eval()
     summary = {
         "best_epoch": 1,
         "epochs": 1,
@@ -24,7 +24,8 @@ def evaluation(data):
         "count_over_p": 1.0,
         "alpha_mattered": True,
     }
-    return evaluate(model, Artifact(model.config, data.classes, data.fingerprint, 16, 42, summary), data)
+    about = Artifact(model.config, data.classes, data.fingerprint, 16, 42, 2, summary)
+    return evaluate(model, about, data)
 
 
 def embeddings(n, seed=0):

@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from joblib import Parallel, cpu_count, delayed
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -41,18 +42,25 @@ def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFr
         raise UserError(f"t-SNE needs at least four test tweets, and there are {len(embeddings)}")
     perplexity = min(perplexity, (len(embeddings) - 1) / 3)
     coordinates = embeddings[["id", "label", "prediction"]].reset_index(drop=True)
+    vectors = [np.stack(embeddings[space].to_list()).astype(np.float64) for space in SPACES]
+    # A process a space; for few points, starting one would take longer than the t-SNE.
+    processes = len(SPACES) if len(embeddings) > 500 else 1
+    jobs = Parallel(n_jobs=min(processes, cpu_count()), return_as="generator")(
+        delayed(_embed)(x, perplexity, seed) for x in vectors
+    )
+    spaces = progress(SPACES, desc="t-SNE", unit="pictures")
+    for space, embedded in zip(spaces, jobs, strict=True):
+        coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
+    return coordinates
+
+
+def _embed(vectors: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
+    if not np.ptp(vectors, axis=0).any():
+        # Every picture blank, say: PCA has no direction to begin with, and one point is the answer.
+        return np.zeros((len(vectors), 2))
     # One thread: sums over several are added in any order, and t-SNE makes the last bit visible.
     with threadpool_limits(limits=1):
-        for space in progress(SPACES, desc="t-SNE", unit="pictures"):
-            vectors = np.stack(embeddings[space].to_list()).astype(np.float64)
-            if np.ptp(vectors, axis=0).any():
-                tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
-                embedded = tsne.fit_transform(vectors)
-            else:
-                # Every picture blank, say: PCA has no direction to begin with, and one point is the answer.
-                embedded = np.zeros((len(vectors), 2))
-            coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
-    return coordinates
+        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(vectors)
 
 
 def draw(path: Path, coordinates: pd.DataFrame, title: str) -> None:
