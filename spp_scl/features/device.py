@@ -12,7 +12,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def choose_device() -> torch.device:
     """CUDA when there is one, else the CPU; on either, only operations that repeat to the bit."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS does not repeat
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms`, which would also load the compiler, for more than a second.
+    torch.set_deterministic_debug_mode("error")
     # Nothing here reads memory that it has not written, and filling it takes a quarter of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     # float32 means float32: cuDNN would otherwise round its inputs to 10 bits.
