@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test faults lint setup clean-venv
+.PHONY: repro test faults bench lint setup clean-venv
 
 repro: .venv/.pipeline
 	dvc repro
@@ -13,6 +13,10 @@ test: .venv/.test
 # What broken pictures, broken texts and random input do: minutes that the daily tests do not need.
 faults: .venv/.test
 	python -m pytest tests/faults
+
+# The figures of docs/performance.md, into reports/benchmarks.md; about a quarter of an hour, on an idle machine.
+bench: .venv/.test
+	python -m benchmarks
 
 lint: .venv/.test
 	ruff check .

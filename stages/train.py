@@ -1,6 +1,7 @@
 """Train the network on the cached features."""
 
 import logging
+import time
 
 from dvclive import Live
 
@@ -42,6 +43,7 @@ def main() -> None:
         key = training_key(data, config, settings)
         checkpoint = Checkpoint(folder.with_name(".checkpoint.tmp"), folder, key)
         state = checkpoint.load()
+        started = time.perf_counter()
         trained = train(
             data,
             config,
@@ -53,6 +55,7 @@ def main() -> None:
             state=state,
             save=checkpoint.save,
         )
+        seconds = time.perf_counter() - started
         artifact = Artifact(
             config=config,
             classes=data.classes,
@@ -65,7 +68,13 @@ def main() -> None:
         save_model("models/model.safetensors", trained.model, artifact)
     checkpoint.remove()
     size = count_parameters(trained.model)
-    logging.info("%d parameters; best epoch %d of %d", size, trained.best_epoch, trained.epochs)
+    logging.info(
+        "%d parameters, trained in %.1f s; best epoch %d of %d",
+        size,
+        seconds,
+        trained.best_epoch,
+        trained.epochs,
+    )
     logging.info(describe_gate(trained.summary()))
 
 

@@ -136,7 +136,7 @@ def encode(sample, fixed_bert):
     def run(table, folder, **changes):
         shown = {"pictures": [], "texts": []}
         with pytest.MonkeyPatch.context() as patch:
-            forward, pixels = TextEncoder.forward, features_image._pixels
+            forward, pixels = TextEncoder.forward, features_image.prepare_picture
 
             def count_texts(self, ids, mask):
                 shown["texts"] += [n for n in mask.sum(dim=1).tolist() if n > 1]
@@ -144,7 +144,7 @@ def encode(sample, fixed_bert):
 
             patch.setattr(TextEncoder, "forward", count_texts)
             patch.setattr(
-                features_image, "_pixels", lambda path: shown["pictures"].append(path) or pixels(path)
+                features_image, "prepare_picture", lambda path: shown["pictures"].append(path) or pixels(path)
             )
             encode_images(table, sample.raw, folder / "image.h5", **{**ENCODING, **changes})
             bert = {**ENCODING, "weights": str(fixed_bert), "max_positions": 202, **changes}
@@ -222,7 +222,9 @@ def test_a_part_is_not_lost_when_the_run_that_takes_it_over_is_killed_too(sample
     (tmp_path / ".x.h5.part.tmp").write_bytes(whole)
     (tmp_path / ".x.h5.tmp").write_bytes(b"begun")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features_image, "_pixels", lambda path: pytest.fail(f"{path} was encoded again"))
+        patch.setattr(
+            features_image, "prepare_picture", lambda path: pytest.fail(f"{path} was encoded again")
+        )
         encode_images(sample.table, sample.raw, tmp_path / "x.h5", **ENCODING)
     assert (tmp_path / "x.h5").read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]

@@ -133,7 +133,7 @@ def encode_images(
     def encode(batch: list[int]) -> np.ndarray:
         pixels = torch.zeros(batch_size, 3, 224, 224, dtype=torch.uint8)
         for i, item in enumerate(batch):
-            pixels[i] = _pixels(folder / images[item])
+            pixels[i] = prepare_picture(folder / images[item])
         with torch.inference_mode(), autocast(device, precision):
             return encoder(pixels.to(device))[: len(batch)].to(torch.float16).cpu().numpy()
 
@@ -151,7 +151,12 @@ def encode_images(
                 bar.update(len(batch))
 
 
-def _pixels(path: Path) -> torch.Tensor:
+def prepare_picture(path: Path) -> torch.Tensor:
+    """Decode, resize and crop a picture to (3, 224, 224) uint8.
+
+    Raises:
+        UserError: it is missing or cannot be decoded.
+    """
     try:
         picture = _prepare(open_picture(path))
     except (FileNotFoundError, UnreadablePictureError) as error:

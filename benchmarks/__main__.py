@@ -1,0 +1,50 @@
+"""Run every benchmark in a process of its own, and write `reports/benchmarks.md`."""
+
+import datetime
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.measure import Row, describe_machine
+from spp_scl.files import replacing
+
+PROGRAMS = (
+    "epoch_released",
+    "epoch_bare",
+    "step",
+    "image_features",
+    "text_features",
+    "dvc_cost",
+    "memory",
+    "growth",
+    "tsne",
+)
+
+
+def main() -> None:
+    rows = []
+    for program in PROGRAMS:
+        print(f"== {program}", file=sys.stderr, flush=True)
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{program}"], stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows += [Row(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+    with replacing(Path("reports/benchmarks.md")) as path:
+        path.write_text(render(rows), encoding="utf-8")
+
+
+def render(rows: list[Row]) -> str:
+    """The report as Markdown."""
+    today = datetime.datetime.now(tz=datetime.UTC).date()
+    lines = ["# Benchmarks", "", f"Written by `make bench` on {today}. Medians of at least 5, in turns.", ""]
+    lines += [f"- {name}: {value}" for name, value in describe_machine().items()]
+    lines += ["", "| what | against | measured | aim | |", "|---|---|---|---|---|"]
+    for row in rows:
+        verdict = "met" if row.met else "**not met**"
+        lines.append(f"| {row.what} | {row.against} | {row.measured} | {row.aim} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

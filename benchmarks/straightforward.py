@@ -1,0 +1,76 @@
+"""The training step as one writes it first: the same parameters and equations, padded, in float32.
+
+Also what the step's speed is bought with: nothing, for both give the same numbers up to rounding
+(tests/test_network.py).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from spp_scl.features.store import ImageFeatures, TextFeatures
+from spp_scl.model.network import SHARED, Modulated, Output, SppScl, masked_mean
+from spp_scl.params import TrainParams
+from spp_scl.train.gate import gate
+from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
+
+
+def pad(images: ImageFeatures, texts: TextFeatures, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Words (B, T, 4, D), their mask (B, T), [CLS] (B, 4, D) and maps (B, 49, 2048), in float32."""
+    own = [texts.words[texts.offsets[row] : texts.offsets[row + 1]].float() for row in rows.tolist()]
+    words = nn.utils.rnn.pad_sequence(own, batch_first=True)
+    lengths = torch.tensor([len(w) for w in own])
+    mask = torch.arange(words.shape[1]) < lengths[:, None]
+    return words, mask, texts.cls[rows].float(), images.maps[images.index[rows]].float()
+
+
+def plain(model: SppScl) -> SppScl:
+    """The same network with torch's own dropout."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Dropout):
+            *parents, last = name.split(".")
+            setattr(model.get_submodule(".".join(parents)), last, nn.Dropout(module.p))
+    return model
+
+
+def forward(model: SppScl, words, mask, cls, maps) -> Output:
+    """The whole forward pass of `fusion: sample`, for rows with a text and a picture."""
+    text_branch, image_branch, fusion = model.text_branch, model.image_branch, model.fusion
+    weights = text_branch.attention.fc(cls.mean(dim=2)).sigmoid()
+    inputs = torch.einsum("btld,bl->btd", words, weights) * mask[:, :, None]
+    states, _ = nn.LSTM.forward(text_branch.lstm, inputs.transpose(0, 1))
+    tokens = states.transpose(0, 1) * mask[:, :, None]
+    text = text_branch.align(text_branch.mlp(masked_mean(tokens, mask)))
+    x = image_branch.conv(maps)
+    x = image_branch.norm(x.flatten(0, 1)).view_as(x)
+    positions = image_branch.dropout(F.relu(x))
+    image = image_branch.align(image_branch.mlp(positions.mean(dim=1)))
+    words_out = _attend(fusion.text, fusion.text_in(tokens), image[:, None], mask)
+    positions_out = _attend(fusion.image, fusion.image_in(positions), text[:, None], None)
+    streams = [masked_mean(words_out, mask), positions_out.mean(dim=1)]
+    fused = model.classifier(torch.cat([*streams, image, text], dim=1))
+    return Output(model.fc(fused), fused, text, image)
+
+
+def step(model, optimizer, batch, labels, alpha: float, params: TrainParams) -> None:
+    """Both steps of the method on one batch."""
+    output = forward(model, *batch)
+    loss = params.ce_weight * F.cross_entropy(output.logits, labels)
+    loss = loss + intra_modal_loss(output.text, labels, params.temperature)
+    loss = loss + intra_modal_loss(output.image, labels, params.temperature)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    output = forward(model, *batch)
+    if gate(output.text, output.image, labels, alpha).step2:
+        optimizer.zero_grad()
+        inter_modal_loss(output.image, output.text, labels, params.temperature).backward()
+        optimizer.step()
+
+
+def _attend(attention: Modulated, tokens, other, mask) -> torch.Tensor:
+    query, key = other * attention.query(tokens), other * attention.key(tokens)
+    scores = query @ key.transpose(1, 2) * SHARED**-0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, :], torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1) @ attention.value(tokens)

@@ -1,0 +1,87 @@
+"""Data of MVSA-Single's size and shapes, made from a seed: features as files, pictures as JPEG, texts."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from spp_scl.clean.table import COLUMNS
+from spp_scl.features.encoder import EncoderInfo
+from spp_scl.features.store import writing_images, writing_texts
+from spp_scl.model.data import Data, load_data
+
+ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450
+WIDTH = 768  # of BERT-base
+WORDS = (
+    "good",
+    "bad",
+    "day",
+    "night",
+    "happy",
+    "sad",
+    "love",
+    "hate",
+    "sun",
+    "rain",
+    "people",
+    "city",
+    "food",
+)
+
+
+def lengths(rows: int) -> np.ndarray:
+    """WordPiece lengths with the mean (28.7) and the spread (12.7) of MVSA-Single's tweets."""
+    drawn = np.random.default_rng(0).gamma(5.1, 28.7 / 5.1, rows)
+    return drawn.astype(np.int64).clip(1, 127)
+
+
+def write_features(folder: Path, rows: int = ROWS) -> None:
+    """Write the four files that training reads, with random features."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    ids = [str(i) for i in range(rows)]
+    keys = np.frombuffer(rng.bytes(32 * rows), np.uint8).reshape(-1, 32)
+    table = pd.DataFrame({"id": ids, "text": "x", "image": "x", "picture": "x", "label": "", "split": None})
+    classes = ["positive", "neutral", "negative"]
+    table["label"] = pd.Categorical(rng.choice(classes, rows), categories=classes)
+    table[list(COLUMNS)].to_parquet(folder / "clean.parquet", index=False)
+    split = np.array(["train"] * rows, dtype=object)
+    split[: rows // 5] = "valid"
+    split[: rows // 10] = "test"
+    pd.DataFrame({"id": ids, "split": split}).to_parquet(folder / "split.parquet", index=False)
+    info = EncoderInfo("random", "none", "0", "none", "fp32", "none", "none", 1)
+    # A few blocks, each row a stretch of one: drawing them all would take longer than the benchmark.
+    maps = np.maximum(rng.standard_normal((64, 49, 2048), dtype=np.float32), 0).astype(np.float16)
+    with writing_images(folder / "image.h5", ids, np.arange(rows), keys, info) as writer:
+        for i in writer.missing:
+            writer.write(i, np.roll(maps[i % 64], i // 64, axis=0))
+    words = rng.standard_normal((512, 4, WIDTH), dtype=np.float32).astype(np.float16)
+    with writing_texts(folder / "text.h5", ids, lengths(rows), WIDTH, keys, info) as writer:
+        for i, length in enumerate(lengths(rows)):
+            start = rng.integers(512 - length)
+            writer.write(i, words[start], words[start : start + length])
+
+
+def load_features(folder: Path) -> Data:
+    """Read them as the training stage does."""
+    return load_data(*(folder / name for name in ("clean.parquet", "split.parquet", "image.h5", "text.h5")))
+
+
+def write_pictures(folder: Path, number: int) -> pd.DataFrame:
+    """Write JPEG files of 640 x 480, about 70 kB each as a photograph; returns a clean table of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(2)
+    for i in range(number):
+        smooth = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((640, 480))
+        pixels = np.asarray(smooth).astype(np.int16) + rng.integers(-12, 12, (480, 640, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=85)
+    names = [f"{i}.jpg" for i in range(number)]
+    hashes = [f"{i:064x}" for i in range(number)]
+    return pd.DataFrame({"id": names, "text": "x", "image": names, "picture": hashes})
+
+
+def texts(number: int) -> list[str]:
+    """Different texts of MVSA-Single's lengths, in words that the vocabulary will hold whole."""
+    rng = np.random.default_rng(3)
+    return [" ".join(rng.choice(WORDS, length)) for length in lengths(number)]
