@@ -1,3 +1,4 @@
+import hashlib
 import io
 import random
 import struct
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.clean.pictures import open_picture
+from spp_scl.clean.pictures import UnreadablePictureError, open_picture
 from spp_scl.clean.table import read_clean
 from spp_scl.errors import UserError
 from spp_scl.raw.datasets import DATASETS
@@ -360,6 +361,20 @@ def test_equal_pictures_have_equal_hashes_under_any_name_container_and_metadata(
     assert hashes[["a.png", "b.jpg", "c.bmp"]].nunique() == 1
     assert hashes[["d.jpg", "e.jpg", "f.jpg"]].nunique() == 1
     assert hashes.nunique() == 2
+
+
+def test_the_hash_is_that_of_all_pixels_of_a_picture_of_any_height(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (700, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "tall.png")
+    rows = [RawRow(label, "x", "tall.png", label) for label in "pn"]
+    expected = hashlib.sha256(b"(9, 700)" + pixels.tobytes()).hexdigest()
+    assert clean(tmp_path, rows)[0]["picture"].tolist() == [expected] * 2
+
+
+def test_postscript_is_no_picture_though_pillow_would_run_it(tmp_path):
+    photo().save(tmp_path / "program.jpg", "EPS")
+    with pytest.raises(UnreadablePictureError, match="PostScript"):
+        open_picture(tmp_path / "program.jpg")
 
 
 def test_pictures_that_differ_in_one_pixel_or_in_their_shape_only_have_other_hashes(tmp_path):

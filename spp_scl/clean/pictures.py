@@ -38,6 +38,8 @@ def open_picture(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as picture:
+            if picture.format == "EPS":
+                raise UnreadablePictureError("PostScript, a program that draws a picture")
             if picture.width * picture.height > MAX_PIXELS:
                 raise UnreadablePictureError(f"more than {MAX_PIXELS} pixels")
             if max(picture.size) > MAX_RATIO * min(picture.size):

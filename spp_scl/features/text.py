@@ -72,7 +72,9 @@ class TextEncoder(torch.nn.Module):
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, [CLS] and [SEP] included."""
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        # A few at a time: an encoding keeps what was cut off a text, which may be a megabyte.
+        parts = (texts[start : start + 512] for start in range(0, len(texts), 512))
+        return [encoding.ids for part in parts for encoding in self.tokenizer.encode_batch(list(part))]
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """From (B, T) ids and mask to (B, 4, T, D): the last four layers, the lowest first."""
