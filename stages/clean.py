@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from spp_scl.clean.cleaning import clean_rows
+from spp_scl.clean.table import write_parquet
 from spp_scl.errors import run_stage
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
@@ -26,7 +27,7 @@ def main() -> None:
         replacing("reports/dropped.csv") as dropped_path,
         replacing("reports/clean.json") as report_path,
     ):
-        table.to_parquet(clean_path, index=False)
+        write_parquet(table, clean_path)
         dropped.to_csv(dropped_path, index=False)
         write_json(report_path, {"dataset": params.dataset, **report})
     reasons = ", ".join(f"{count} {reason}" for reason, count in report["dropped"].items())

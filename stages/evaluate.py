@@ -2,6 +2,7 @@
 
 import logging
 
+from spp_scl.clean.table import write_parquet
 from spp_scl.errors import run_stage
 from spp_scl.evaluate.confusion import draw_confusion
 from spp_scl.evaluate.evaluation import describe, evaluate
@@ -38,7 +39,7 @@ def main() -> None:
         result.per_class.to_csv(per_class_path, index=False)
         test[["label", "prediction"]].to_csv(confusion_path, index=False)
         draw_confusion(picture_path, test, artifact.classes, title)
-        result.embeddings.to_parquet(embeddings_path, index=False)
+        write_parquet(result.embeddings, embeddings_path)
     logging.info(describe(result))
 
 

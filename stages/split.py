@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from spp_scl.clean.table import read_clean
+from spp_scl.clean.table import read_clean, write_parquet
 from spp_scl.errors import run_stage
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
@@ -23,7 +23,7 @@ def main() -> None:
         replacing(f"data/split/{params.dataset}.parquet") as split_path,
         replacing("reports/split.json") as report_path,
     ):
-        split.to_parquet(split_path, index=False)
+        write_parquet(split, split_path)
         write_json(report_path, {"dataset": params.dataset, **report})
     sizes = ", ".join(f"{name} {report[name]['rows']}" for name in ("train", "valid", "test"))
     logging.info("%s split: %s", report["protocol"], sizes)

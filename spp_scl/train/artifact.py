@@ -1,17 +1,20 @@
 """The trained model on disk: `model.safetensors`, and beside it `model.json` with what rebuilds it."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 
 from spp_scl.errors import UserError, first_line
-from spp_scl.files import read_json, replacing, write_json
+from spp_scl.files import look_again, read_json, replacing, write_json
 from spp_scl.model.network import ModelConfig, SppScl
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,10 @@ def save_model(path: Path | str, model: SppScl, artifact: Artifact) -> None:
     path = Path(path)
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     with replacing(path) as weights, replacing(path.with_suffix(".json")) as description:
-        weights.write_bytes(safetensors.torch.save(state))
-        write_json(description, {"format": _FORMAT, **asdict(artifact)})
+        content = safetensors.torch.save(state)
+        weights.write_bytes(content)
+        values = asdict(artifact)
+        write_json(description, {"format": _FORMAT, "sha256": _hash(content, values), **values})
 
 
 def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
@@ -55,22 +60,34 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
     path = Path(path)
     description = path.with_suffix(".json")
     again = "train it again with `dvc repro train --force`"
-    values = read_json(description, "the model's description")
     try:
+        values = read_json(description, "the model's description")
         if values.pop("format") != _FORMAT:
             raise UserError(f"{description}: of another format; {again}")
+        known, content = values.pop("sha256"), path.read_bytes()
+        if known != _hash(content, values):
+            raise ValueError("they differ from their hash")
         artifact = Artifact(**{**values, "config": ModelConfig(**values["config"])})
-        state = safetensors.torch.load(path.read_bytes())
+        state = safetensors.torch.load(content)
         model = SppScl(artifact.config)
         model.load_state_dict(state)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {again}") from None
-    except (SafetensorError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        look_again(description)
+        raise
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        look_again(path)
+        look_again(description)
         raise UserError(
             f"{path}: damaged, or not the model that {description.name} describes "
             f"({first_line(error)}); {again}"
         ) from None
     return model.eval(), artifact
+
+
+def _hash(weights: bytes, values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(weights + json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def require_features(artifact: Artifact, features: str, classes: list[str], path: Path | str) -> None:
