@@ -46,6 +46,10 @@ def run_stage(main: Callable[[], None]) -> None:
     started = time.perf_counter()
     try:
         with _alone(Path(sys.modules["__main__"].__file__)):
+            if "DVC_STAGE" in os.environ:
+                from spp_scl.dvc_cache import doubt_cache  # here, for DVC may not be installed otherwise
+
+                doubt_cache()
             main()
     except UserError as error:
         sys.exit(f"error: {error}")
