@@ -4,7 +4,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test faults bench lint setup clean-venv
 
+# DVC empties these two files before it writes them: killed in between, it would refuse to start again.
 repro: .venv/.pipeline
+	find dvc.lock .dvc/tmp/rwlock -maxdepth 0 -empty -delete 2>/dev/null || true
 	dvc repro
 
 test: .venv/.test

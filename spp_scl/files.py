@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,7 @@ def replacing(path: Path | str, *, durable: bool = True, keep: bool = False) -> 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
+    _sweep(path.parent)
     if not keep:
         remove(aside)
     try:
@@ -57,6 +60,7 @@ def unfinished(path: Path | str) -> Iterator[tuple[Path, Path]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, part = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.part.tmp")
+    _sweep(path.parent)
     if part.exists():
         remove(aside)  # its run ended while it was still taking over from the part
     elif aside.exists():
@@ -67,7 +71,18 @@ def unfinished(path: Path | str) -> Iterator[tuple[Path, Path]]:
     aside.replace(path)
 
 
-def look_again(path: Path) -> None:
+def _sweep(folder: Path) -> None:
+    """Remove what a killed DVC wrote aside, under random names, beside the outputs, and never comes back to.
+
+    What was written within the last minute may be a running DVC's.
+    """
+    for file in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            if re.fullmatch(r"\.[\w-]{22}\.tmp", file.name) and time.time() - file.lstat().st_mtime > 60:
+                file.unlink()
+
+
+def look_again(path: Path | str) -> None:
     """Make DVC compute a damaged file's hash anew, though its size and time say that it is as it was."""
     with suppress(OSError):
         os.utime(path)
