@@ -1,6 +1,12 @@
-"""What the tests know of the pipeline from dvc.yaml and from the code's own text, without running it."""
+"""What the tests know of the pipeline from dvc.yaml and from the code's own text; and how they run it."""
 
 import ast
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -55,3 +61,87 @@ def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom) and node.module:
         return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return []
+
+
+# The stages' own interpreter first, as in an activated environment.
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    **{
+        f"GIT_{who}_{what}": "test@example.org"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    },
+}
+
+
+def run(folder, *command, code=0):
+    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+    output = result.stdout + result.stderr
+    assert result.returncode == code, output
+    return output
+
+
+def stage(folder, name, code=0):
+    return run(folder, "python", "-m", f"stages.{name}", code=code)
+
+
+def ran(output):
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def set_params(folder, **sections):
+    yaml = YAML()
+    path = folder / "params.yaml"
+    values = yaml.load(path)
+    for key, value in sections.items():
+        if isinstance(value, dict):
+            values[key].update(value)
+        else:
+            values[key] = value
+    yaml.dump(values, path)
+
+
+def snapshot(folder):
+    return {
+        p.relative_to(folder): p.read_bytes()
+        for part in ("data", "models", "reports")
+        for p in sorted((folder / part).rglob("*"))
+        if p.is_file() and not re.search(r"/\..*\.tmp\b", str(p))
+    }
+
+
+def temporary_files(folder):
+    return [p for p in folder.rglob(".*.tmp") if ".dvc" not in p.parts]
+
+
+def damaged_objects(folder, cache=".dvc/cache"):
+    """What lies in DVC's cache under a name that is not its MD5."""
+    return [
+        path
+        for path in (folder / cache / "files/md5").glob("??/[!.]*")
+        if hashlib.md5(path.read_bytes()).hexdigest() != path.parent.name + path.name.removesuffix(".dir")
+    ]
+
+
+def small_clone(folder, epochs):
+    """The working tree as a fresh repository, on a small sample, nothing reproduced yet."""
+    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    set_params(folder, sample={"pairs": 60}, train={"epochs": epochs, "batch_size": 16})
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "small")
+    return folder
+
+
+def copy_clone(clone, folder):
+    """A copy of a reproduced repository, without DVC's cache, in which every file may be changed."""
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp"))
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o200)  # DVC protects what it has cached
+    return folder

@@ -1,0 +1,161 @@
+"""Damaged outputs are found, and made anew: also where DVC's cache holds the same damage."""
+
+import os
+import random
+import shutil
+
+import pandas as pd
+import pytest
+
+from spp_scl.clean.table import read_parquet, write_parquet
+from spp_scl.errors import UserError
+from spp_scl.train.artifact import load_model
+from tests.pipeline import damaged_objects, ran, run, snapshot, stage, temporary_files
+
+# The file, the stage that makes it, one that reads it.
+FILES = {
+    "data/clean/sample.parquet": ("clean", "split"),
+    "data/split/sample.parquet": ("split", "train"),
+    "data/features/sample/image.h5": ("image_features", "train"),
+    "data/features/sample/text.h5": ("text_features", "evaluate"),
+    "models/model.safetensors": ("train", "evaluate"),
+    "models/model.json": ("train", "evaluate"),
+    "reports/embeddings.parquet": ("evaluate", "tsne"),
+}
+
+
+@pytest.fixture(scope="module")
+def clone(reference, tmp_path_factory):
+    """The reference once more, with a cache of its own that the files are linked to."""
+    folder = shutil.copytree(reference, tmp_path_factory.mktemp("linked"), dirs_exist_ok=True)
+    run(folder, "dvc", "config", "cache.type", "hardlink")
+    run(folder, "dvc", "checkout", "--relink")
+    return folder
+
+
+def flip(path):
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 3)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 16]))
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def damage_in_place(path, how, unseen):
+    """Damage a file and whatever shares its blocks; `unseen`: as a disk does, without changing its time."""
+    before, mode = path.stat(), path.stat().st_mode
+    path.chmod(mode | 0o200)
+    how(path)
+    path.chmod(mode)
+    if unseen:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        assert path.stat().st_mtime_ns != before.st_mtime_ns
+    assert path.stat().st_ino == before.st_ino
+
+
+@pytest.mark.parametrize(("name", "how"), zip(FILES, [flip, cut] * len(FILES), strict=False))
+def test_damage_that_dvc_sees_is_undone_by_the_next_run(name, how, clone, reference):
+    assert (clone / name).stat().st_nlink > 1
+    damage_in_place(clone / name, how, unseen=False)
+    assert damaged_objects(clone) != []
+    assert ran(run(clone, "dvc", "repro")) == [FILES[name][0]]
+    assert snapshot(clone) == snapshot(reference)
+    assert damaged_objects(clone) == []
+    assert (clone / name).stat().st_nlink > 1
+
+
+@pytest.mark.parametrize("how", [flip, cut])
+@pytest.mark.parametrize("name", FILES)
+def test_damage_that_dvc_does_not_see_is_named_by_the_reader_and_undone_by_the_next_run(
+    name, how, clone, reference
+):
+    before = snapshot(clone)
+    maker, reader = FILES[name]
+    damage_in_place(clone / name, how, unseen=True)
+    damaged = snapshot(clone)
+    assert damaged != before
+    output = stage(clone, reader, code=1)
+    assert f"{name}:" in output or f"{name.replace('.json', '.safetensors')}:" in output
+    assert "damaged" in output or "not valid JSON" in output or "not UTF-8" in output
+    assert "Traceback" not in output
+    assert snapshot(clone) == damaged
+    assert ran(run(clone, "dvc", "repro")) == [maker]
+    assert snapshot(clone) == snapshot(reference)
+    assert damaged_objects(clone) == []
+    assert temporary_files(clone) == []
+
+
+def test_a_damaged_picture_of_the_sample_is_undone_though_the_cache_holds_it_too(clone, reference):
+    """A folder's files are linked one by one."""
+    picture = min((clone / "data/raw/sample/data").glob("*.jpg"))
+    damage_in_place(picture, flip, unseen=False)
+    assert ran(run(clone, "dvc", "repro"))[0] == "sample"
+    assert snapshot(clone) == snapshot(reference)
+    assert damaged_objects(clone) == []
+
+
+@pytest.mark.parametrize("how", [flip, cut])
+@pytest.mark.parametrize("unseen", [False, True])
+def test_a_damaged_checkpoint_is_not_gone_on_from(unseen, how, copy, reference):
+    stopped = reference_checkpoint(copy)
+    damage_in_place(stopped, how, unseen)
+    output = stage(copy, "train")
+    assert "reports/.checkpoint.tmp: the checkpoint is damaged; the training begins anew" in output
+    assert "going on" not in output
+    assert snapshot(copy) == snapshot(reference)
+    assert temporary_files(copy) == []
+
+
+def reference_checkpoint(folder):
+    """Of a training that ends when it has written its last one."""
+    kill = "import stages.train as s, os; s.save_model = lambda *a: os._exit(9); s.main()"
+    run(folder, "python", "-c", kill, code=9)
+    return folder / "reports/.checkpoint.tmp"
+
+
+def test_a_table_with_any_flipped_bit_is_refused_or_reads_the_same(reference, tmp_path):
+    clean = pd.read_parquet(reference / "data/clean/sample.parquet")
+    write_parquet(clean, tmp_path / "clean.parquet")
+    whole = (tmp_path / "clean.parquet").read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for place in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        (tmp_path / "clean.parquet").write_bytes(damaged)
+        try:
+            found = read_parquet(tmp_path / "clean.parquet", "clean")
+        except UserError:
+            refused += 1
+        else:
+            pd.testing.assert_frame_equal(found, clean)
+            assert list(found["label"].cat.categories) == list(clean["label"].cat.categories)
+    assert refused > len(whole) / 5 - 20  # all but those in the hash's own name
+
+
+def test_a_model_with_any_flipped_bit_is_refused_or_says_the_same(reference, tmp_path):
+    shutil.copytree(reference / "models", tmp_path, dirs_exist_ok=True)
+    rng = random.Random(0)
+    _, known = load_model(tmp_path / "model.safetensors")
+    refused = 0
+    for name, count in (("model.json", 600), ("model.safetensors", 30)):
+        path = tmp_path / name
+        path.chmod(0o644)
+        whole = path.read_bytes()
+        for _ in range(count):
+            damaged = bytearray(whole)
+            damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            try:
+                _, found = load_model(tmp_path / "model.safetensors")
+            except UserError:
+                refused += 1
+            else:
+                assert (name, found) == ("model.json", known)  # as 1e-05 and 1E-05 are
+        path.write_bytes(whole)
+    assert refused > 600
