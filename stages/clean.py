@@ -5,11 +5,11 @@ from pathlib import Path
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.table import write_parquet
-from spp_scl.errors import run_stage
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.reading import read_dataset
+from spp_scl.stage import run_stage
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
 import logging
 
 from spp_scl.clean.table import write_parquet
-from spp_scl.errors import run_stage
 from spp_scl.evaluate.confusion import draw_confusion
 from spp_scl.evaluate.evaluation import describe, evaluate
 from spp_scl.files import replacing, write_json
 from spp_scl.model.data import load_data
 from spp_scl.params import load_params
+from spp_scl.stage import run_stage
 from spp_scl.train.artifact import load_model, require_features
 
 

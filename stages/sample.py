@@ -1,9 +1,9 @@
 """Generate the synthetic sample in MVSA-Single's raw layout."""
 
-from spp_scl.errors import run_stage
 from spp_scl.files import replacing
 from spp_scl.params import load_params
 from spp_scl.raw.sample import write_sample
+from spp_scl.stage import run_stage
 
 
 def main() -> None:

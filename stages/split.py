@@ -4,10 +4,10 @@ import logging
 from pathlib import Path
 
 from spp_scl.clean.table import read_clean, write_parquet
-from spp_scl.errors import run_stage
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
 from spp_scl.split.splitting import split_table
+from spp_scl.stage import run_stage
 
 
 def main() -> None:

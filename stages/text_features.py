@@ -1,10 +1,10 @@
 """Texts to frozen BERT features."""
 
 from spp_scl.clean.table import read_clean
-from spp_scl.errors import run_stage
 from spp_scl.features.text import encode_texts
 from spp_scl.features.weights import choose_weights
 from spp_scl.params import load_params
+from spp_scl.stage import run_stage
 
 
 def main() -> None:

@@ -5,13 +5,13 @@ import time
 
 from dvclive import Live
 
-from spp_scl.errors import run_stage
 from spp_scl.files import replacing
 from spp_scl.model.data import load_data
 from spp_scl.model.network import ModelConfig
 from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
+from spp_scl.stage import run_stage
 from spp_scl.train.artifact import Artifact, save_model
 from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.gate import describe_gate

@@ -1,10 +1,10 @@
 """Draw the t-SNE of the test set."""
 
 from spp_scl.clean.table import read_parquet
-from spp_scl.errors import run_stage
 from spp_scl.files import replacing
 from spp_scl.params import load_params
 from spp_scl.report.tsne import draw, project
+from spp_scl.stage import run_stage
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # Reading parameters, reporting errors, renaming files and drawing bars decide no output, so a change in
 # them need not run any stage again.
-PLUMBING = {f"spp_scl/{name}.py" for name in ("params", "errors", "files", "progress")}
+PLUMBING = {f"spp_scl/{name}.py" for name in ("params", "errors", "files", "progress", "stage", "dvc_cache")}
 
 
 def stages() -> dict[str, dict]:
