@@ -84,7 +84,7 @@ class Checkpoint:
         if hashlib.sha256(content).digest() != digest:
             log.warning("%s: the checkpoint is damaged; the training begins anew", self.path)
             return None
-        saved = torch.load(io.BytesIO(content), weights_only=True)
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return saved if saved["key"] == self.key else None
 
 
