@@ -1,0 +1,256 @@
+"""A pipeline that is killed and interrupted at any moment ends, run again, in the same bytes."""
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from tests.pipeline import ENVIRONMENT, damaged_objects, ran, run, snapshot, stage, stages, temporary_files
+
+STAGES = list(stages())
+# How long each takes, from DVC's line to the next stage's, about: in what a random moment is drawn from.
+SECONDS = dict(zip(STAGES, (0.5, 1, 1, 5, 5, 5, 3, 1.5), strict=True))
+
+
+class Repro:
+    """A `dvc repro` in a process group of its own, as a shell starts it."""
+
+    def __init__(self, folder, *arguments):
+        # One each: a stage that outlives its DVC goes on writing to its own.
+        self.log = folder / f".dvc/tmp/{time.monotonic_ns()}.log"
+        self.log.parent.mkdir(exist_ok=True)
+        with self.log.open("w") as file:
+            self.dvc = subprocess.Popen(
+                ["dvc", "repro", *arguments],
+                cwd=folder,
+                env=ENVIRONMENT,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self):
+        return self.log.read_text()
+
+    def wait_for(self, stage):
+        """Until DVC has begun the stage; False if it ended before."""
+        while stage not in ran(self.output()):
+            if self.dvc.poll() is not None:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def stage_process(self):
+        """The stage's Python, if it runs at this moment."""
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self.dvc.pid).children(recursive=True):
+                if any(part.startswith("stages.") for part in child.cmdline()):
+                    return child
+        return None
+
+    def kill(self, whom):
+        """SIGKILL the whole group; or DVC alone, whose stage works on; or the stage. Returns which."""
+        stage = self.stage_process()
+        if whom == "stage" and not stage:
+            whom = "group"
+        if whom == "stage":
+            with contextlib.suppress(psutil.Error):
+                stage.kill()
+        elif whom == "dvc":
+            self.dvc.kill()
+        else:
+            os.killpg(self.dvc.pid, signal.SIGKILL)
+        self.dvc.wait(60)
+        return whom
+
+
+def disturbed(folder, share):
+    """Yield runs without end, each once DVC has begun a stage; the caller ends them.
+
+    Each goes on from where the one before was ended. A stage that was first `share` times goes through next
+    time, so that every stage has its turn; after the last one it begins anew from nothing.
+    """
+    turns = Counter()
+    while True:
+        make_old(folder)
+        emptied.update(remedy(folder))
+        going = Repro(folder)
+        while not ran(going.output()) and going.dvc.poll() is None:
+            time.sleep(0.005)
+        first = (ran(going.output()) or [None])[0]
+        if first is not None and turns[first] >= share:
+            after = STAGES.index(first) + 1
+            first = STAGES[after] if after < len(STAGES) and going.wait_for(STAGES[after]) else None
+        if first is None:
+            assert going.dvc.wait(120) == 0, going.output()
+            wait_for_orphans(folder)
+            run(folder, "git", "clean", "-fdxq")
+            turns.clear()
+            continue
+        turns[first] += 1
+        yield going, first
+
+
+def orphans(folder):
+    """Stages that still run there, their DVC killed."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            command = process.info["cmdline"] or []
+            if any(part.startswith("stages.") for part in command) and process.cwd() == str(folder):
+                found.append(process)
+    return found
+
+
+def wait_for_orphans(folder):
+    _, alive = psutil.wait_procs(orphans(folder), timeout=60)
+    assert alive == []
+
+
+# How often a kill fell into the moment in which DVC has emptied a file that it is about to write.
+emptied = Counter()
+
+
+def remedy(folder):
+    """What `make repro` does before it runs DVC, which refuses these two files when they are empty."""
+    found = [path for path in ("dvc.lock", ".dvc/tmp/rwlock") if (folder / path).exists()]
+    found = [path for path in found if not (folder / path).stat().st_size]
+    for path in found:
+        (folder / path).unlink()
+    return found
+
+
+def make_old(folder):
+    """As if the kill were some minutes ago: what is younger may be a running DVC's."""
+    for path in temporary_files(folder):
+        os.utime(path, (time.time() - 120,) * 2)
+
+
+def ignored(folder):
+    return run(folder, "git", "status", "--porcelain", "--ignored")
+
+
+def assert_as_undisturbed(folder, reference):
+    """Run the pipeline to its end, and compare everything."""
+    make_old(folder)
+    remedy(folder)
+    run(folder, "dvc", "repro")
+    wait_for_orphans(folder)
+    assert snapshot(folder) == snapshot(reference)
+    assert (folder / "dvc.lock").read_bytes() == (reference / "dvc.lock").read_bytes()
+    assert temporary_files(folder) == []
+    assert ignored(folder) == ignored(reference)
+    assert damaged_objects(folder) == []
+    assert ran(run(folder, "dvc", "repro")) == []
+
+
+def test_killed_at_50_random_moments_it_ends_in_the_same_bytes(fresh, reference, tmp_path):
+    folder = shutil.copytree(fresh, tmp_path / "killed")
+    rng = random.Random(50)
+    hit, whom = Counter(), Counter()
+    for going, name in disturbed(folder, share=6):
+        time.sleep(rng.uniform(0, SECONDS[name]))
+        if going.dvc.poll() is None:
+            kind = going.kill(rng.choice(["group", "group", "dvc", "stage"]))
+            hit[ran(going.output())[-1]] += 1
+            whom[kind] += 1
+        if hit.total() == 50:
+            break
+    print(dict(hit), dict(whom), dict(emptied))
+    assert set(hit) == set(STAGES)
+    assert set(whom) == {"group", "dvc", "stage"}
+    assert_as_undisturbed(folder, reference)
+
+
+def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(fresh, reference, tmp_path):
+    """SIGINT and SIGTERM, to the whole group as a terminal and a batch system send them."""
+    folder = shutil.copytree(fresh, tmp_path / "interrupted")
+    rng = random.Random(10)
+    kinds = [signal.SIGINT, signal.SIGTERM] * 8
+    rng.shuffle(kinds)
+    told = Counter()
+    for going, name in disturbed(folder, share=2):
+        time.sleep(rng.uniform(0, SECONDS[name] * 0.7))
+        # Until Python itself has started it does not know what to do with a signal.
+        while (process := going.stage_process()) and not handles(process, signal.SIGTERM):
+            time.sleep(0.005)
+        at_work, kind = orphans(folder), kinds.pop()
+        os.killpg(going.dvc.pid, kind)
+        assert going.dvc.wait(60) != 0
+        wait_for_orphans(folder)
+        output = going.output()
+        assert "Traceback" not in output, output
+        told[kind] += bool(at_work) and "interrupted" in output
+        if not kinds:
+            break
+    assert min(told.values()) >= 3
+    assert_as_undisturbed(folder, reference)
+
+
+def handles(process, number):
+    """Whether a process has come so far as to have a handler of its own for a signal."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return bool(int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> number - 1 & 1)
+    return True
+
+
+def test_a_training_killed_in_each_epoch_goes_on_to_the_same_bytes(copy, reference):
+    for path in (copy / "models").iterdir():
+        path.unlink()
+    shutil.rmtree(copy / "reports/train")
+    checkpoint = copy / "reports/.checkpoint.tmp"
+
+    def train_until(seen):
+        errors = copy / "errors.txt"
+        with errors.open("w") as file:
+            process = subprocess.Popen(
+                ["python", "-m", "stages.train"], cwd=copy, env=ENVIRONMENT, stderr=file
+            )
+        while not seen() and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        return errors.read_text()
+
+    def saved():
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+
+    log = copy / "reports/.train.tmp"
+    assert "going on" not in train_until(log.exists)
+    assert saved() is None
+    assert "going on" not in train_until(saved)
+    first = saved()
+    assert "going on after epoch 1\n" in train_until(lambda: saved() != first)
+    assert "going on after epoch 2\n" in stage(copy, "train")
+    (copy / "errors.txt").unlink()
+    assert snapshot(copy) == snapshot(reference)
+    assert temporary_files(copy) == []
+
+
+def test_lock_files_that_a_killed_dvc_left_empty_cost_nothing_but_time(reference, tmp_path):
+    """It writes them in place, and refuses them empty; `make repro` removes them then."""
+    folder = shutil.copytree(reference, tmp_path / "emptied")
+    for name in ("dvc.lock", ".dvc/tmp/rwlock"):
+        (folder / name).write_text("")
+    assert "dvc.lock" in run(folder, "dvc", "repro", code=255)
+    assert len(remedy(folder)) == 2
+    assert_as_undisturbed(folder, reference)
+
+
+def test_what_a_killed_dvc_left_beside_an_output_goes_when_the_stage_runs_again(copy):
+    """Under names as DVC draws them; what another DVC may be writing at this moment stays."""
+    old, young = (copy / f"data/clean/.{letter * 22}.tmp" for letter in "ab")
+    for path in (old, young):
+        path.write_text("test")
+    os.utime(old, (time.time() - 120,) * 2)
+    stage(copy, "clean")
+    assert temporary_files(copy) == [young]
