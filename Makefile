@@ -16,7 +16,7 @@ test: .venv/.test
 faults: .venv/.test
 	python -m pytest tests/faults
 
-# The figures of docs/performance.md, into reports/benchmarks.md; about a quarter of an hour, on an idle machine.
+# The figures of docs/performance.md, into reports/benchmarks.md; half an hour, on an idle machine.
 bench: .venv/.test
 	python -m benchmarks
 

@@ -17,7 +17,7 @@ from spp_scl.features.text import encode_texts
 
 TIMES = (1, 2, 4, 8)
 # Multiples of the batch, so that no batch is filled up.
-PICTURES, TEXTS, ROWS = 128, 256, 1280
+PICTURES, TEXTS, ROWS = 64, 128, 640
 OPTIONS = {"weights": "untrained", "seed": 1, "batch_size": 32, "precision": "auto"}
 
 

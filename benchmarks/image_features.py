@@ -15,7 +15,7 @@ from spp_scl.features.device import autocast, choose_device, choose_precision
 from spp_scl.features.image import ImageEncoder, encode_images, prepare_picture
 from spp_scl.features.workers import in_order
 
-PICTURES = 512
+PICTURES = 384
 BATCH = 32
 
 

@@ -16,7 +16,7 @@ from spp_scl.features.device import autocast, choose_device, choose_precision
 from spp_scl.features.text import TextEncoder, encode_texts
 from spp_scl.features.workers import in_order
 
-TEXTS = 2048
+TEXTS = 1024
 BATCH = 32
 POSITIONS = 202
 
