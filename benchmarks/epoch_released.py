@@ -1,6 +1,7 @@
 """One epoch of training from the cache, against one as the released code does it."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,10 +16,9 @@ from transformers import BertConfig, BertModel
 from benchmarks import straightforward
 from benchmarks.measure import REPEATS, Row, alternate, report
 from benchmarks.synthetic import load_features, write_features, write_pictures
-from benchmarks.training import enter_repository, epoch, network, settings
+from benchmarks.training import ALPHA, enter_repository, epoch, network, settings
 from spp_scl.clean.pictures import open_picture
 from spp_scl.model.network import SppScl
-from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
 
 POSITIONS = 202
 prepare = Compose(
@@ -56,17 +56,7 @@ def main() -> None:
 
         def released_batch() -> None:
             pixels = torch.stack([prepare(open_picture(folder / "pictures" / name)) for name in pictures])
-            output = forward(pixels)
-            loss = 5 * torch.nn.functional.cross_entropy(output.logits, labels)
-            loss = loss + intra_modal_loss(output.text, labels, 0.07)
-            loss = loss + intra_modal_loss(output.image, labels, 0.07)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            output = forward(pixels)
-            optimizer.zero_grad()
-            inter_modal_loss(output.image, output.text, labels, 0.07).backward()
-            optimizer.step()
+            straightforward.step(partial(forward, pixels), optimizer, labels, ALPHA, params)
 
         ours, theirs = alternate(lambda: epoch(data), released_batch, repeats=REPEATS)
         batches = -(-len(data.rows["train"]) // size)

@@ -1,9 +1,7 @@
 """2, 4 and 8 times the rows: time, file size and memory of features and of training."""
 
 import logging
-import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +15,12 @@ from spp_scl.features.text import encode_texts
 
 TIMES = (1, 2, 4, 8)
 # Multiples of the batch, so that no batch is filled up.
-PICTURES, TEXTS, ROWS = 64, 128, 640
+PICTURES, TEXTS, ROWS = 64, 128, 1280
 OPTIONS = {"weights": "untrained", "seed": 1, "batch_size": 32, "precision": "auto"}
 
 
 def main() -> None:
     logging.disable()
-    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         enter_repository(folder)
@@ -44,44 +41,42 @@ def main() -> None:
             encode_texts(words.head(TEXTS * times), path, max_positions=202, **OPTIONS)
             return path
 
-        for what, encode in (("image features", images), ("text features", tweets)):
-            setup = alternate(partial(encode, 0))[0]
-            seconds = [s - setup for s in alternate(*(partial(encode, t) for t in TIMES))]
-            sizes = [encode(t).stat().st_size for t in TIMES]
-            rows.append(_row(f"{what}, set-up apart", seconds, sizes, None))
-
-        data, sizes = [], []
+        data, sizes, peaks = [], [], []
         for times in TIMES:
             write_features(folder / str(times), ROWS * times)
             sizes.append(sum((folder / str(times) / f).stat().st_size for f in ("image.h5", "text.h5")))
-        peaks, loading = [], []
         for times in TIMES:
             with peak_memory() as peak:
-                started = time.perf_counter()
                 data.append(load_features(folder / str(times)))
-                loading.append(time.perf_counter() - started)
                 epoch(data[-1])
             peaks.append(peak[0])
-        print("loading and checking, s:", [round(s, 2) for s in loading], file=sys.stderr)
-        rows.append(_row("an epoch of training", alternate(*(partial(epoch, d) for d in data)), sizes, peaks))
+        rows = [_row("an epoch of training", alternate(*(partial(epoch, d) for d in data)), sizes, peaks)]
+        for what, encode in (("image features", images), ("text features", tweets)):
+            seconds = alternate(*(partial(encode, times) for times in TIMES))
+            rows.append(_row(what, seconds, [encode(times).stat().st_size for times in TIMES], None))
     report(*rows)
 
 
 def _row(what: str, seconds: list[float], sizes: list[int], peaks: list[float] | None) -> Row:
-    each = [s / times for s, times in zip(seconds, TIMES, strict=True)]
-    size_each = [s / times for s, times in zip(sizes, TIMES, strict=True)]
-    off = max(abs(x / each[0] - 1) for x in each)
-    size_off = max(abs(x / size_each[0] - 1) for x in size_each)
-    measured = ", ".join(f"{s:.2f}" for s in seconds) + f" s: off linear by at most {off:.1%}; "
-    measured += f"files {sizes[0] / 2**20:.0f} to {sizes[-1] / 2**20:.0f} MiB, off by at most {size_off:.1%}"
-    met = max(off, size_off) <= 0.10
+    slopes_off, sizes_off = _off(seconds), _off(sizes)
+    measured = ", ".join(f"{s:.2f}" for s in seconds) + f" s: slopes off by at most {slopes_off:.1%}; "
+    measured += f"files {sizes[0] / 2**20:.0f} to {sizes[-1] / 2**20:.0f} MiB, off by at most {sizes_off:.1%}"
+    met = max(slopes_off, sizes_off) <= 0.10
     if peaks:
         measured += "; memory " + ", ".join(f"{p:.2f}" for p in peaks) + " GiB"
         met = met and peaks[-1] <= 1.1 * peaks[0]
     times = ", ".join(map(str, TIMES))
-    return Row(
-        f"growth: {what}", f"{times} times the rows", measured, "linear within 10 %, constant memory", met
-    )
+    return Row(f"growth: {what}", f"{times} times the rows", measured, "linear within 10 %", met)
+
+
+def _off(values: list[float]) -> float:
+    """How far what the second half of the rows costs is from what the first half costs, set-up apart.
+
+    The set-up (a network to build, a log to open) is the same for any number of rows, so it is differences
+    that grow in line: from 1 to 4 times the rows, and from 4 to 8 times.
+    """
+    one, _, four, eight = values
+    return abs((eight - four) / 4 / ((four - one) / 3) - 1)
 
 
 if __name__ == "__main__":

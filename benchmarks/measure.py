@@ -44,8 +44,6 @@ def alternate(*functions: Callable[[], object], repeats: int = REPEATS) -> list[
         for own, function in zip(times, functions, strict=True):
             started = time.perf_counter()
             function()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
             if turn:
                 own.append(time.perf_counter() - started)
     return [median(own) for own in times]
@@ -84,13 +82,12 @@ def describe_machine() -> dict[str, str]:
         if line.startswith("model name"):
             cpu = line.split(":")[1].strip()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: nothing was measured on one"
     capability = torch.backends.cpu.get_cpu_capability()
     amx = ", AMX" if torch.cpu._is_amx_tile_supported() else ""
     return {
         "processor": f"{cpu}, {os.cpu_count()} cores, {capability}{amx}",
         "memory": f"{memory:.0f} GiB",
-        "GPU": gpu,
+        "GPU": "not measured",
         "Python": platform.python_version(),
         **{p: importlib.metadata.version(p) for p in ("torch", "torchvision", "transformers", "h5py", "dvc")},
     }

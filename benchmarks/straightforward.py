@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.model.network import SHARED, Modulated, Output, SppScl, masked_mean
+from spp_scl.model.network import Output, SppScl, masked_mean
 from spp_scl.params import TrainParams
 from spp_scl.train.gate import gate
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
@@ -45,32 +45,24 @@ def forward(model: SppScl, words, mask, cls, maps) -> Output:
     x = image_branch.norm(x.flatten(0, 1)).view_as(x)
     positions = image_branch.dropout(F.relu(x))
     image = image_branch.align(image_branch.mlp(positions.mean(dim=1)))
-    words_out = _attend(fusion.text, fusion.text_in(tokens), image[:, None], mask)
-    positions_out = _attend(fusion.image, fusion.image_in(positions), text[:, None], None)
+    words_out = fusion.text(fusion.text_in(tokens), image[:, None], mask)
+    positions_out = fusion.image(fusion.image_in(positions), text[:, None])
     streams = [masked_mean(words_out, mask), positions_out.mean(dim=1)]
     fused = model.classifier(torch.cat([*streams, image, text], dim=1))
     return Output(model.fc(fused), fused, text, image)
 
 
-def step(model, optimizer, batch, labels, alpha: float, params: TrainParams) -> None:
-    """Both steps of the method on one batch."""
-    output = forward(model, *batch)
+def step(run, optimizer, labels, alpha: float, params: TrainParams) -> None:
+    """Both steps of the method on one batch; `run` is its forward pass."""
+    output = run()
     loss = params.ce_weight * F.cross_entropy(output.logits, labels)
     loss = loss + intra_modal_loss(output.text, labels, params.temperature)
     loss = loss + intra_modal_loss(output.image, labels, params.temperature)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    output = forward(model, *batch)
+    output = run()
     if gate(output.text, output.image, labels, alpha).step2:
         optimizer.zero_grad()
         inter_modal_loss(output.image, output.text, labels, params.temperature).backward()
         optimizer.step()
-
-
-def _attend(attention: Modulated, tokens, other, mask) -> torch.Tensor:
-    query, key = other * attention.query(tokens), other * attention.key(tokens)
-    scores = query @ key.transpose(1, 2) * SHARED**-0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask[:, None, :], torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1) @ attention.value(tokens)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.store import writing_images, writing_texts
@@ -50,7 +51,7 @@ def write_features(folder: Path, rows: int = ROWS) -> None:
     split[: rows // 5] = "valid"
     split[: rows // 10] = "test"
     pd.DataFrame({"id": ids, "split": split}).to_parquet(folder / "split.parquet", index=False)
-    info = EncoderInfo("random", "none", "0", "none", "fp32", "none", "none", 1)
+    info = EncoderInfo("random", "none", "0", "none", "fp32", "none", "none", 1, "none")
     # A few blocks, each row a stretch of one: drawing them all would take longer than the benchmark.
     maps = np.maximum(rng.standard_normal((64, 49, 2048), dtype=np.float32), 0).astype(np.float16)
     with writing_images(folder / "image.h5", ids, np.arange(rows), keys, info) as writer:
@@ -77,7 +78,7 @@ def write_pictures(folder: Path, number: int) -> pd.DataFrame:
         pixels = np.asarray(smooth).astype(np.int16) + rng.integers(-12, 12, (480, 640, 3))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=85)
     names = [f"{i}.jpg" for i in range(number)]
-    hashes = [f"{i:064x}" for i in range(number)]
+    hashes = [hash_picture(open_picture(folder / name)) for name in names]
     return pd.DataFrame({"id": names, "text": "x", "image": names, "picture": hashes})
 
 

@@ -50,7 +50,7 @@ def run_stage(main: Callable[[], None]) -> None:
     finally:
         leave_when_interrupted()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    log.info("%.1f s, peak memory %.2f GiB", time.perf_counter() - started, peak)
+    log.info("%.1f s, peak memory %.2f GiB, mapped files included", time.perf_counter() - started, peak)
     # Every output is in its place; taking torch apart would last most of a second more.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -85,4 +85,6 @@ def _alone(script: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
             if os.getppid() != parent:  # whoever wanted this run was killed meanwhile, and may have a new one
                 sys.exit("error: what started this run has ended")
+        except OSError as error:  # some network file systems have no locks
+            log.info("this file system has no locks (%s): do not run a stage twice at once", error.strerror)
         yield

@@ -1,5 +1,8 @@
 """The encoders and their files."""
 
+import shutil
+from types import SimpleNamespace
+
 import h5py
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from spp_scl.errors import UserError
 from spp_scl.features import image as features_image
 from spp_scl.features import store
+from spp_scl.features.encoder import hash_code
 from spp_scl.features.image import ImageEncoder, encode_images
 from spp_scl.features.store import read_images, read_texts, require_rows
 from spp_scl.features.text import TextEncoder, encode_texts
@@ -144,7 +148,7 @@ def encode(sample, fixed_bert):
 
             patch.setattr(TextEncoder, "forward", count_texts)
             patch.setattr(
-                features_image, "prepare_picture", lambda path: shown["pictures"].append(path) or pixels(path)
+                features_image, "prepare_picture", lambda *of: shown["pictures"].append(of) or pixels(*of)
             )
             encode_images(table, sample.raw, folder / "image.h5", **{**ENCODING, **changes})
             bert = {**ENCODING, "weights": str(fixed_bert), "max_positions": 202, **changes}
@@ -222,9 +226,7 @@ def test_a_part_is_not_lost_when_the_run_that_takes_it_over_is_killed_too(sample
     (tmp_path / ".x.h5.part.tmp").write_bytes(whole)
     (tmp_path / ".x.h5.tmp").write_bytes(b"begun")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            features_image, "prepare_picture", lambda path: pytest.fail(f"{path} was encoded again")
-        )
+        patch.setattr(features_image, "prepare_picture", lambda *of: pytest.fail(f"encoded again: {of}"))
         encode_images(sample.table, sample.raw, tmp_path / "x.h5", **ENCODING)
     assert (tmp_path / "x.h5").read_bytes() == whole
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
@@ -426,3 +428,21 @@ def test_a_picture_that_has_gone_since_cleaning_is_named(sample, tmp_path):
     with pytest.raises(UserError, match=r"1.jpg: readable when the data was cleaned, and not now"):
         encode_images(sample.table.head(2), tmp_path, tmp_path / "x.h5", **ENCODING)
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_picture_that_has_changed_since_cleaning_is_named(sample, tmp_path):
+    shutil.copytree(sample.raw, tmp_path / "raw")
+    first, second = sample.table["image"][:2]
+    shutil.copy(tmp_path / "raw" / second, tmp_path / "raw" / first)
+    with pytest.raises(UserError, match=rf"{first}: not the picture that it was"):
+        encode_images(sample.table.head(2), tmp_path / "raw", tmp_path / "x.h5", **ENCODING)
+
+
+def test_other_code_takes_nothing_over_and_other_comments_do(tmp_path):
+    def module(source):
+        path = tmp_path / "encoder.py"
+        path.write_text(source)
+        return SimpleNamespace(__file__=str(path))
+
+    assert hash_code(module("x = 1  # one")) == hash_code(module("# one\nx  =  1\n"))
+    assert hash_code(module("x = 1")) != hash_code(module("x = 2"))

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import straightforward
 from spp_scl.features.device import has_bf16
+from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.batches import Batch
 from spp_scl.model.bilstm import BiLstm
 from spp_scl.model.dropout import Dropout
@@ -271,3 +273,19 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
     output.logits.sum().backward()
     assert output.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_the_network_computes_what_its_straightforward_version_computes(sample, data):
+    """Padded, with torch's LSTM: outputs and gradients, on the sample's real shapes."""
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0, "fp32")
+    model = SppScl(config).train()
+    rows = data.rows["train"][:12]
+    batch = data.features.batch(rows)
+    padded = straightforward.pad(read_images(sample.images), read_texts(sample.texts), rows[batch.order])
+    outputs = model(batch), straightforward.forward(model, *padded)
+    for name in ("logits", "fused", "text", "image"):
+        ours, theirs = (getattr(output, name) for output in outputs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(o.logits.square().sum(), model.parameters()) for o in outputs)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 + 1e-4 * b.abs().max().item())

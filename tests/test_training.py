@@ -319,7 +319,7 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, 
     state, lines = states[epoch - 1]
     log = Log(lines)
     found = train(data, config, live=log, state=state, **settings)
-    assert log.lines == whole.lines
+    assert log.lines == [*lines, lines[-1], *whole.lines[len(lines) :]]
     assert found.summary() == wanted.summary()
     for name, value in wanted.model.state_dict().items():
         assert torch.equal(found.model.state_dict()[name], value), name
@@ -367,7 +367,9 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(why, ch
     else:
         checkpoint.remove()
     assert checkpoint.load() is None
+    # Neither may meet a later run's other half.
     assert not checkpoint.log_folder.exists()
+    assert not checkpoint.path.exists()
     assert ("c.tmp: the checkpoint is damaged" in caplog.text) == (why in broken)
 
 

@@ -1,6 +1,5 @@
 """From raw rows to the clean table, the rows that were dropped and the counts of both."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from spp_scl.clean.pictures import UnreadablePictureError, open_picture
+from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.clean.texts import clean_text, is_empty
 from spp_scl.errors import UserError
@@ -111,12 +110,7 @@ def _look(row: RawRow, folder: Path) -> tuple[str | None, str, str]:
         return None, "missing_image", f"{row.image}: no such file"
     except UnreadablePictureError as error:
         return None, "unreadable_image", f"{row.image}: {error}"
-    digest = hashlib.sha256(f"{picture.size}".encode())
-    # In strips: the pixels of a poster, twice at once in every thread, would be gigabytes.
-    for top in range(0, picture.height, 256):
-        strip = (0, top, picture.width, min(top + 256, picture.height))
-        digest.update(picture.crop(strip).tobytes())
-    return digest.hexdigest(), "", ""
+    return hash_picture(picture), "", ""
 
 
 def _refuse(name: str, ids: list[str], looks: dict[str, tuple[str | None, str, str]]) -> None:

@@ -1,6 +1,7 @@
 """Opening pictures: whatever people upload becomes RGB or a reason why not."""
 
 import errno
+import hashlib
 import warnings
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def open_picture(path: Path) -> Image.Image:
             raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
         # Decoders of damaged files raise whatever they run into: OSError, SyntaxError, struct.error, ...
         raise UnreadablePictureError(first_line(error)) from error
+
+
+def hash_picture(picture: Image.Image) -> str:
+    """SHA-256 of a picture's size and pixels."""
+    digest = hashlib.sha256(f"{picture.size}".encode())
+    # In strips: the pixels of a poster, twice at once in every thread, would be gigabytes.
+    for top in range(0, picture.height, 256):
+        strip = (0, top, picture.width, min(top + 256, picture.height))
+        digest.update(picture.crop(strip).tobytes())
+    return digest.hexdigest()
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

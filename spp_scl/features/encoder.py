@@ -1,9 +1,12 @@
 """What a feature file says of the encoder that wrote it."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -21,6 +24,7 @@ class EncoderInfo:
         software: the versions of the libraries that compute.
         hardware: the processor that computes.
         batch_size: rows at a time; it may change the last digits, as software and hardware may.
+        code: a hash of the code that prepares and computes.
     """
 
     architecture: str
@@ -31,6 +35,7 @@ class EncoderInfo:
     software: str
     hardware: str
     batch_size: int
+    code: str
 
     def to_json(self) -> str:
         """One line of JSON, the same for the same encoder."""
@@ -41,6 +46,12 @@ class EncoderInfo:
         """A hash of all that decides the features but their last digits."""
         parts = (self.architecture, self.sha256, self.preparation, self.precision)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def hash_code(*modules: ModuleType) -> str:
+    """SHA-256 of what modules do: their sources without comments and layout."""
+    trees = [ast.dump(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))) for module in modules]
+    return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 
 def hash_weights(tensors: Mapping[str, torch.Tensor], *more: str) -> str:

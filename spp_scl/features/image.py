@@ -1,10 +1,12 @@
 """Image features: the frozen ResNet-50 up to `layer4`, one 7 x 7 x 2048 map a picture."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 import safetensors.torch
 import torch
 
@@ -15,10 +17,12 @@ import torchvision
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from spp_scl.clean.pictures import UnreadablePictureError, open_picture
+from spp_scl.clean import pictures
+from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
 from spp_scl.errors import UserError, first_line
+from spp_scl.features import device as features_device
 from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
-from spp_scl.features.encoder import EncoderInfo, hash_weights
+from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 from spp_scl.features.store import writing_images
 from spp_scl.features.workers import in_order
 from spp_scl.progress import progress
@@ -119,9 +123,12 @@ def encode_images(
         sha256=hash_weights(encoder.net.state_dict()),
         preparation=_PREPARATION,
         precision=precision,
-        software=f"torch {torch.__version__}, torchvision {torchvision.__version__}",
+        software=(
+            f"torch {torch.__version__}, torchvision {torchvision.__version__}, Pillow {PIL.__version__}"
+        ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
+        code=hash_code(sys.modules[__name__], pictures, features_device),
     )
     log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
     # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
@@ -133,7 +140,7 @@ def encode_images(
     def encode(batch: list[int]) -> np.ndarray:
         pixels = torch.zeros(batch_size, 3, 224, 224, dtype=torch.uint8)
         for i, item in enumerate(batch):
-            pixels[i] = prepare_picture(folder / images[item])
+            pixels[i] = prepare_picture(folder / images[item], unique[item])
         with torch.inference_mode(), autocast(device, precision):
             return encoder(pixels.to(device))[: len(batch)].to(torch.float16).cpu().numpy()
 
@@ -151,19 +158,21 @@ def encode_images(
                 bar.update(len(batch))
 
 
-def prepare_picture(path: Path) -> torch.Tensor:
+def prepare_picture(path: Path, known: str) -> torch.Tensor:
     """Decode, resize and crop a picture to (3, 224, 224) uint8.
 
     Raises:
-        UserError: it is missing or cannot be decoded.
+        UserError: it is missing, cannot be decoded, or is not the one whose hash is `known`.
     """
     try:
-        picture = _prepare(open_picture(path))
+        picture = open_picture(path)
     except (FileNotFoundError, UnreadablePictureError) as error:
         raise UserError(
             f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
         ) from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if hash_picture(picture) != known:
+        raise UserError(f"{path}: not the picture that it was when the data was cleaned; run `dvc repro`")
+    return torch.from_numpy(np.array(_prepare(picture))).permute(2, 0, 1)
 
 
 def _name(weights: str, seed: int) -> str:

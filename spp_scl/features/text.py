@@ -5,6 +5,7 @@ Shapes: B batch, T positions ([CLS] and [SEP] included), D width.
 
 import hashlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
 from spp_scl.errors import UserError, first_line
+from spp_scl.features import device as features_device
+from spp_scl.features import vocabulary
 from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
-from spp_scl.features.encoder import EncoderInfo, hash_weights
+from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 from spp_scl.features.store import writing_texts
 from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.features.workers import in_order
@@ -125,6 +128,7 @@ def encode_texts(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
+        code=hash_code(sys.modules[__name__], vocabulary, features_device),
     )
     log.info("text encoder: %s, %s on %s", info.weights, precision, device.type)
     tokens = encoder.tokenize(texts)

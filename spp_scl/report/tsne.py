@@ -1,5 +1,8 @@
 """t-SNE (van der Maaten and Hinton 2008) of the test set, in the fused space and in the two branches'."""
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -8,7 +11,6 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -43,14 +45,14 @@ def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFr
     perplexity = min(perplexity, (len(embeddings) - 1) / 3)
     coordinates = embeddings[["id", "label", "prediction"]].reset_index(drop=True)
     vectors = [np.stack(embeddings[space].to_list()).astype(np.float64) for space in SPACES]
-    # A process a space; for few points, starting one would take longer than the t-SNE.
-    processes = len(SPACES) if len(embeddings) > 500 else 1
-    jobs = Parallel(n_jobs=min(processes, cpu_count()), return_as="generator")(
-        delayed(_embed)(x, perplexity, seed) for x in vectors
-    )
-    spaces = progress(SPACES, desc="t-SNE", unit="pictures")
-    for space, embedded in zip(spaces, jobs, strict=True):
-        coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
+    embed = partial(_embed, perplexity=perplexity, seed=seed)
+    # A process a space; for few points, starting one would take longer than the t-SNE. Not forked: a copy of
+    # a process whose threads are at work may hang.
+    with ProcessPoolExecutor(len(SPACES), multiprocessing.get_context("spawn")) as pool:
+        jobs = pool.map(embed, vectors) if len(embeddings) > 500 else map(embed, vectors)
+        spaces = progress(SPACES, desc="t-SNE", unit="pictures")
+        for space, embedded in zip(spaces, jobs, strict=True):
+            coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
     return coordinates
 
 

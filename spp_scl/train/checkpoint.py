@@ -1,6 +1,7 @@
 """What an unfinished training needs to go on: its state after the last epoch, and the log until then."""
 
 import hashlib
+import importlib.metadata
 import io
 import json
 import logging
@@ -21,7 +22,8 @@ from spp_scl.model.network import ModelConfig
 log = logging.getLogger(__name__)
 
 # The code that a training runs: with other code it would not end where it would have.
-_CODE = ("features/store.py", "model", "train")
+_CODE = ("features/device.py", "features/store.py", "model", "train")
+_LIBRARIES = ("dvclive", "numpy", "scikit-learn", "torch")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Checkpoint:
         saved = self._read()
         if saved is not None and self._cut_log(saved["log"]):
             return saved["state"]
+        # The two belong together: one without the other must not meet a later run's.
+        self.remove()
         remove(self.log_folder)
         return None
 
@@ -106,7 +110,7 @@ def training_key(data: Data, config: ModelConfig, settings: Mapping[str, Any]) -
         data.digest,
         asdict(config),
         settings,
-        torch.__version__,
+        [importlib.metadata.version(name) for name in _LIBRARIES],
         describe_hardware(data.features.device),
     ]
     digest.update(json.dumps(facts, sort_keys=True).encode())

@@ -111,6 +111,7 @@ def train(
     run = _Run(model, optimizer, scheduler, shuffle)
     if state is not None:
         live.summary = run.restore(state)
+        live.make_summary()
         log.info("going on after epoch %d", run.epoch)
     bar = progress(desc="train", unit="epochs", total=params.epochs, initial=run.epoch)
     while run.epoch < params.epochs and not run.exhausted(params.patience):
