@@ -124,7 +124,7 @@ def test_a_section_that_holds_no_keys_is_refused_by_its_name(tmp_path, literal):
         ("image_features__weights", '""', ["1 character"]),
         ("text_features__max_positions", "2", ["3"]),
         ("text_features__max_positions", "513", ["512"]),
-        ("model__dropout", "1.0", ["1"]),
+        ("model__dropout", "1.0", ["0.99"]),
         ("model__dropout", "-0.1", ["0"]),
         ("model__dropout", ".nan", []),
         ("train__epochs", "0", ["1"]),

@@ -265,6 +265,7 @@ def _writing(
                 file.create_dataset("sums", data=np.zeros(len(keys), np.uint32))
                 for name, shape in arrays.items():
                     _create(file, name, shape)
+                _reserve(file, aside)
                 writer = FeatureWriter(_File(file, kind))
                 for source in (killed, path):
                     if source.exists():
@@ -295,6 +296,14 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
     properties.set_obj_track_times(False)  # equal features are equal files
     space = h5py.h5s.create_simple(shape)
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F16LE, space, dcpl=properties)
+
+
+def _reserve(file: h5py.File, path: Path) -> None:
+    # So that a disk that others fill meanwhile cannot stop the writing; HDF5 may crash when it cannot write.
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
 
 
 def _read(

@@ -111,7 +111,6 @@ def train(
     run = _Run(model, optimizer, scheduler, shuffle)
     if state is not None:
         live.summary = run.restore(state)
-        live.make_summary()
         log.info("going on after epoch %d", run.epoch)
     bar = progress(desc="train", unit="epochs", total=params.epochs, initial=run.epoch)
     while run.epoch < params.epochs and not run.exhausted(params.patience):
@@ -144,6 +143,9 @@ def train(
         )
         bar.update()
     bar.close()
+    # Once more: a run that was killed after its last epoch goes on without one that would write it.
+    live.step = run.epoch
+    live.make_summary()
     if run.epoch < params.epochs:
         log.info("stopped: no better validation F1 in %d epochs", params.patience)
     model.load_state_dict(run.best_state)
