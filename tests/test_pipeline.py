@@ -1,90 +1,34 @@
 """The pipeline as a user runs it: DVC in a repository of its own, on a small sample."""
 
-import contextlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from tests.pipeline import ROOT, stages
-
-SMALL = {"sample": {"pairs": 60}, "train": {"epochs": 2, "batch_size": 16}}
-# The stages' own interpreter first, as in an activated environment.
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    **{
-        f"GIT_{who}_{what}": "test@example.org"
-        for who in ("AUTHOR", "COMMITTER")
-        for what in ("NAME", "EMAIL")
-    },
-}
-
-
-def run(folder, *command, code=0):
-    result = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-    output = result.stdout + result.stderr
-    assert result.returncode == code, output
-    return output
-
-
-def stage(folder, name, code=0):
-    return run(folder, "python", "-m", f"stages.{name}", code=code)
-
-
-def ran(output):
-    return re.findall(r"Running stage '(\w+)'", output)
-
-
-def set_params(folder, **sections):
-    yaml = YAML()
-    path = folder / "params.yaml"
-    values = yaml.load(path)
-    for key, value in sections.items():
-        if isinstance(value, dict):
-            values[key].update(value)
-        else:
-            values[key] = value
-    yaml.dump(values, path)
-
-
-def snapshot(folder):
-    return {
-        p.relative_to(folder): p.read_bytes()
-        for part in ("data", "models", "reports")
-        for p in sorted((folder / part).rglob("*"))
-        if p.is_file() and not re.search(r"/\..*\.tmp\b", str(p))
-    }
-
-
-def temporary_files(folder):
-    return [p for p in folder.rglob(".*.tmp") if ".dvc" not in p.parts]
+from tests.pipeline import (
+    ENVIRONMENT,
+    copy_clone,
+    ran,
+    run,
+    set_params,
+    small_clone,
+    snapshot,
+    stage,
+    stages,
+    temporary_files,
+)
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     """The working tree as a fresh repository, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    set_params(folder, **SMALL)
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "small")
+    folder = small_clone(tmp_path_factory.mktemp("clone"), epochs=2)
     assert ran(run(folder, "dvc", "repro")) == list(stages())
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "reproduced")
@@ -102,11 +46,7 @@ def used(clone):
 @pytest.fixture
 def copy(clone, tmp_path):
     """A copy of the reproduced repository to break, without DVC's cache."""
-    folder = tmp_path / "copy"
-    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("cache", "tmp"))
-    for path in folder.rglob("*"):
-        path.chmod(path.stat().st_mode | 0o200)  # DVC protects what it has cached
-    return folder
+    return copy_clone(clone, tmp_path / "copy")
 
 
 def test_a_second_repro_runs_nothing_and_leaves_nothing_behind(clone):
@@ -146,6 +86,9 @@ def test_every_declared_output_is_there_and_is_what_it_says(clone):
 
 def test_running_everything_again_leaves_the_lock_file_as_it_is(clone):
     before = (clone / "dvc.lock").read_bytes()
+    # Features would be taken over from the last files.
+    for name in ("image.h5", "text.h5"):
+        (clone / "data/features/sample" / name).unlink()
     assert ran(run(clone, "dvc", "repro", "--force")) == list(stages())
     assert (clone / "dvc.lock").read_bytes() == before
 
@@ -338,42 +281,6 @@ def test_a_users_mistake_is_one_clear_message_and_changes_no_file(fault, copy):
     assert "Traceback" not in output
     assert snapshot(copy) == before
     assert not temporary_files(copy)
-
-
-def fill(path):
-    """Write until the file system is full, and give one page back."""
-    with path.open("wb", buffering=0) as file:
-        with contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-        file.truncate(file.tell() - 4096)
-
-
-@pytest.mark.parametrize(
-    ("name", "full"),
-    [("clean", "data/clean"), ("image_features", "data/features/sample"), ("train", "reports")],
-)
-def test_a_full_disk_is_one_clear_message_and_changes_no_file(name, full, copy):
-    """On a real file system that is full: a small tmpfs where the stage writes."""
-    place = copy / full
-    kept = copy / "kept"
-    place.rename(kept)
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", place], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-    try:
-        shutil.copytree(kept, place, dirs_exist_ok=True)
-        fill(place / "filler")
-        before = snapshot(copy)
-        output = stage(copy, name, code=1)
-        assert "no space left on the device" in output
-        assert "Traceback" not in output
-        assert snapshot(copy) == before
-        # The training's own state stays, for the next run to go on from.
-        assert {path.name for path in temporary_files(copy)} <= {".train.tmp", ".checkpoint.tmp"}
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
