@@ -104,6 +104,15 @@ def test_a_blank_text_has_no_words_and_a_zero_cls(sample, bert_folder, tmp_path)
     assert (features.cls[[0, 2]] != 0).any(dim=(1, 2)).all()
 
 
+def test_a_table_without_any_text_or_any_picture_has_files_too(sample, bert_folder, tmp_path):
+    table = texts_table(sample, ["", ""])
+    table["image"] = table["picture"] = None
+    encode_texts(table, tmp_path / "t.h5", max_positions=20, **{**FP32, "weights": str(bert_folder)})
+    encode_images(table, sample.raw, tmp_path / "i.h5", **ENCODING)
+    assert read_texts(tmp_path / "t.h5").words.shape == (0, 4, 16)
+    assert read_images(tmp_path / "i.h5").index.tolist() == [-1, -1]
+
+
 def test_equal_pictures_share_a_map_and_blank_ones_have_none(sample, tmp_path):
     table = sample.table.head(4).copy()
     table.loc[2, ["image", "picture"]] = table.loc[0, ["image", "picture"]]

@@ -138,11 +138,15 @@ def encode_images(
     keys = np.frombuffer(b"".join(map(bytes.fromhex, unique)), np.uint8).reshape(-1, 32)
 
     def encode(batch: list[int]) -> np.ndarray:
-        pixels = torch.zeros(batch_size, 3, 224, 224, dtype=torch.uint8)
+        # Channels last, as pictures come and as the network wants them.
+        pixels = torch.zeros(batch_size, 224, 224, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         for i, item in enumerate(batch):
             pixels[i] = prepare_picture(folder / images[item], unique[item])
         with torch.inference_mode(), autocast(device, precision):
-            return encoder(pixels.to(device))[: len(batch)].to(torch.float16).cpu().numpy()
+            features = encoder(pixels.to(device))[: len(batch)].to(torch.float16)
+        if not features.isfinite().all():
+            raise UserError("the image encoder's features are not finite; are its weights damaged?")
+        return features.cpu().numpy()
 
     with writing_images(path, table["id"].tolist(), index, keys, info) as writer:
         missing = writer.missing
@@ -151,8 +155,6 @@ def encode_images(
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         with progress(desc="images", unit="pictures", total=len(missing)) as bar:
             for batch, maps in zip(batches, in_order(encode, batches, device), strict=True):
-                if not np.isfinite(maps).all():
-                    raise UserError("the image encoder's features are not finite; are its weights damaged?")
                 for item, features in zip(batch, maps, strict=True):
                     writer.write(item, features)
                 bar.update(len(batch))

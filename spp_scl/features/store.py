@@ -13,7 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ class _File:
     Item i of the array `name` is `array[bounds[name][i]:bounds[name][i + 1]]`.
     """
 
-    def __init__(self, file: h5py.File, kind: str):
+    def __init__(self, file: h5py.File, kind: str, descriptor: int | None = None):
         self.file = file
         self.encoder = str(file.attrs["encoder"])
         self.keys = file["keys"][:]
@@ -85,13 +85,21 @@ class _File:
         self.arrays = {name: file[name] for name in _ARRAYS[kind]}
         one_each = np.arange(len(self.keys) + 1)
         self.bounds = {name: file["offsets"][:] if name == "words" else one_each for name in self.arrays}
+        self.offsets = {name: array.id.get_offset() for name, array in self.arrays.items()}
+        self.descriptor = descriptor
 
     def read(self, item: int) -> list[np.ndarray]:
         return [a[self.bounds[n][item] : self.bounds[n][item + 1]] for n, a in self.arrays.items()]
 
     def write(self, item: int, parts: Sequence[np.ndarray]) -> None:
+        parts = [np.ascontiguousarray(part, np.float16) for part in parts]
         for (name, array), part in zip(self.arrays.items(), parts, strict=True):
-            array[self.bounds[name][item] : self.bounds[name][item + 1]] = part
+            start, end = self.bounds[name][item], self.bounds[name][item + 1]
+            if part.shape != (end - start, *array.shape[1:]):
+                raise ValueError(f"{name}: {part.shape} does not fit item {item}")
+            # Past HDF5, whose call takes longer than the copying, and holds the interpreter's lock.
+            if part.size:
+                _write_at(self.descriptor, part, self.offsets[name] + start * (array.nbytes // len(array)))
         self.sums[item] = _crc(parts)
 
 
@@ -251,7 +259,7 @@ def _writing(
     require_space(path, sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in arrays.values()))
     # Strings of one length: HDF5 keeps others in a heap, slower and in no fixed order.
     tables = {"ids": np.array([row_id.encode() for row_id in ids]), **tables, "keys": keys}
-    with unfinished(path) as (aside, killed):
+    with unfinished(path) as (aside, killed), ExitStack() as opened:
         try:
             # On the borders of pages, for the memory map.
             with h5py.File(aside, "w", alignment_threshold=2**16, alignment_interval=4096) as file:
@@ -266,7 +274,8 @@ def _writing(
                 for name, shape in arrays.items():
                     _create(file, name, shape)
                 _reserve(file, aside)
-                writer = FeatureWriter(_File(file, kind))
+                descriptor = opened.enter_context(aside.open("r+b", buffering=0)).fileno()
+                writer = FeatureWriter(_File(file, kind, descriptor))
                 for source in (killed, path):
                     if source.exists():
                         writer.take_over(source, kind)
@@ -361,6 +370,13 @@ def _damaged_items(arrays: Mapping[str, np.ndarray], opened: _File) -> list[int]
     with ThreadPoolExecutor() as pool:
         shares = np.array_split(np.arange(len(opened.keys)), 8 * (os.cpu_count() or 1))
         return [item for found in pool.map(bad, shares) for item in found]
+
+
+def _write_at(descriptor: int, part: np.ndarray, offset: int) -> None:
+    rest = memoryview(part.reshape(-1).view(np.uint8))
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
 
 
 def _crc(parts: Sequence[np.ndarray]) -> int:

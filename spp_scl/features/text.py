@@ -154,7 +154,9 @@ def encode_texts(
             mask[i, : len(tokens[row])] = 1
         with torch.inference_mode(), autocast(device, precision):
             states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
-        return states.transpose(1, 2).cpu().numpy()  # (B, T, 4, D)
+        if not states.isfinite().all():
+            raise UserError("the text encoder's features are not finite; are its weights damaged?")
+        return states.transpose(1, 2).contiguous().cpu().numpy()  # (B, T, 4, D)
 
     with writing_texts(path, table["id"].tolist(), lengths, width, keys, info) as writer:
         for row in writer.missing:
@@ -166,8 +168,6 @@ def encode_texts(
         batches = list(_batches(missing, lengths, batch_size))
         with progress(desc="texts", unit="tweets", total=len(missing)) as bar:
             for batch, states in zip(batches, in_order(encode, batches, device), strict=True):
-                if not np.isfinite(states).all():
-                    raise UserError("the text encoder's features are not finite; are its weights damaged?")
                 for i, row in enumerate(batch):
                     writer.write(row, states[i, 0], states[i, 1 : lengths[row] + 1])
                 bar.update(len(batch))
