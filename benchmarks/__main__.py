@@ -1,4 +1,4 @@
-"""Run every benchmark in a process of its own, and write `reports/benchmarks.md`."""
+"""Run every benchmark, or those named, each in a process of its own, and write `reports/benchmarks.md`."""
 
 import datetime
 import json
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import Row, describe_machine
-from spp_scl.files import replacing
+from spp_scl.files import replacing, write_json
 
 PROGRAMS = (
     "epoch_released",
@@ -24,10 +24,14 @@ PROGRAMS = (
 
 
 def main() -> None:
-    rows, failed = [], []
+    programs = sys.argv[1:] or PROGRAMS
+    kept = Path("reports/benchmarks.json")
+    # Of some programs only: the others' rows stay as they were.
+    rows = json.loads(kept.read_text()) if sys.argv[1:] and kept.exists() else {}
+    failed = []
     # The comparisons are written for a CPU; a GPU beside it must not take one side of them.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    for program in PROGRAMS:
+    for program in programs:
         print(f"== {program}", file=sys.stderr, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{program}"],
@@ -37,9 +41,11 @@ def main() -> None:
         )
         if done.returncode:
             failed.append(program)
-        rows += [Row(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+        rows[program] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        write_json(kept, rows)
+        in_order = [Row(**row) for name in PROGRAMS for row in rows.get(name, [])]
         with replacing(Path("reports/benchmarks.md")) as path:
-            path.write_text(render(rows), encoding="utf-8")
+            path.write_text(render(in_order), encoding="utf-8")
     if failed:
         sys.exit(f"error: {', '.join(failed)} failed; the report has the rest")
 

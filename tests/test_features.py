@@ -296,6 +296,22 @@ def test_encoders_are_frozen_and_in_evaluation_mode(bert_folder):
         assert not any(p.requires_grad for p in encoder.parameters())
 
 
+def test_fusing_batch_normalization_changes_rounding_only():
+    encoder = ImageEncoder("untrained", 1)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1)
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
+    with torch.inference_mode():
+        before = encoder(pixels)
+        encoder.fuse()
+        after = encoder(pixels)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("without", ["nothing", "fc.", "num_batches_tracked"])
 def test_a_local_resnet_is_loaded(suffix, without, tmp_path):

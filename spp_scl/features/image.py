@@ -14,7 +14,9 @@ import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
 
 # isort: split
 import torchvision
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models.resnet import Bottleneck
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean import pictures
@@ -73,6 +75,16 @@ class ImageEncoder(torch.nn.Module):
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return x.flatten(2).transpose(1, 2)
 
+    def fuse(self) -> None:
+        """Multiply each batch normalization into its convolution: the same up to rounding, and faster."""
+        for module in self.net.modules():
+            if isinstance(module, Bottleneck):
+                _fuse_all(module, "conv1 bn1", "conv2 bn2", "conv3 bn3")
+                if module.downsample is not None:
+                    _fuse_all(module.downsample, "0 1")
+        _fuse_all(self.net, "conv1 bn1")
+        self.to(memory_format=torch.channels_last)
+
     def _load(self, state: dict[str, torch.Tensor], source: str) -> None:
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         own = self.net.state_dict()
@@ -85,6 +97,13 @@ class ImageEncoder(torch.nn.Module):
             told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
             raise UserError(f"image_features.weights: {source} is not a ResNet-50 state dict ({told})")
         self.net.load_state_dict({**own, **state})
+
+
+def _fuse_all(module: torch.nn.Module, *pairs: str) -> None:
+    for pair in pairs:
+        conv, norm = pair.split()
+        setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+        setattr(module, norm, torch.nn.Identity())
 
 
 def encode_images(
@@ -130,6 +149,7 @@ def encode_images(
         batch_size=batch_size,
         code=hash_code(sys.modules[__name__], pictures, features_device),
     )
+    encoder.fuse()
     log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
     # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
     index, unique = pd.factorize(table["picture"])
