@@ -276,16 +276,18 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
 
 
 def test_the_network_computes_what_its_straightforward_version_computes(sample, data):
-    """Padded, with torch's LSTM: outputs and gradients, on the sample's real shapes."""
+    """Padded, with torch's LSTM: outputs and gradients, on the sample's real shapes, in float64."""
     config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0, "fp32")
-    model = SppScl(config).train()
+    model = SppScl(config).double().train()
     rows = data.rows["train"][:12]
     batch = data.features.batch(rows)
-    padded = straightforward.pad(read_images(sample.images), read_texts(sample.texts), rows[batch.order])
-    outputs = model(batch), straightforward.forward(model, *padded)
+    words, mask, cls, maps = straightforward.pad(
+        read_images(sample.images), read_texts(sample.texts), rows[batch.order]
+    )
+    theirs = straightforward.forward(model, words.double(), mask, cls.double(), maps.double())
+    wide = {name: getattr(batch, name).double() for name in ("words", "cls", "maps")}
+    ours = model(dataclasses.replace(batch, **wide))
     for name in ("logits", "fused", "text", "image"):
-        ours, theirs = (getattr(output, name) for output in outputs)
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    ours, theirs = (torch.autograd.grad(o.logits.square().sum(), model.parameters()) for o in outputs)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 + 1e-4 * b.abs().max().item())
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+    gradients = [torch.autograd.grad(o.logits.square().sum(), model.parameters()) for o in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
