@@ -15,7 +15,7 @@ from spp_scl.features.text import encode_texts
 
 TIMES = (1, 2, 4, 8)
 # Multiples of the batch, so that no batch is filled up.
-PICTURES, TEXTS, ROWS = 64, 128, 1280
+PICTURES, TEXTS, ROWS = 32, 64, 640
 OPTIONS = {"weights": "untrained", "seed": 1, "batch_size": 32, "precision": "auto"}
 
 

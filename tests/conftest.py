@@ -1,5 +1,6 @@
 """Fixtures: small real files, made once a session."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,9 @@ from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.reading import read_dataset
 from spp_scl.raw.sample import write_sample
 from spp_scl.split.splitting import split_table
+
+# A shell's background jobs ignore Ctrl-C, and so would the stages that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ENCODING = {"weights": "untrained", "seed": 1, "batch_size": 8, "precision": "auto"}
 
