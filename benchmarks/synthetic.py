@@ -9,7 +9,7 @@ from PIL import Image
 from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.features.store import writing_images, writing_texts
+from spp_scl.features.writing import writing_images, writing_texts
 from spp_scl.model.data import Data, load_data
 
 ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450

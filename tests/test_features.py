@@ -12,11 +12,11 @@ from PIL import Image
 from tokenizers import Tokenizer
 from torchvision.models import resnet50
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertModel, BertTokenizer
 
 from spp_scl.errors import UserError
 from spp_scl.features import image as features_image
-from spp_scl.features import store
+from spp_scl.features import writing
 from spp_scl.features.encoder import hash_code
 from spp_scl.features.image import ImageEncoder, encode_images
 from spp_scl.features.store import read_images, read_texts, require_rows
@@ -24,6 +24,7 @@ from spp_scl.features.text import TextEncoder, encode_texts
 from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.features.weights import choose_weights
 from tests.conftest import ENCODING
+from tests.small_bert import save_bert
 
 FP32 = {**ENCODING, "precision": "fp32"}
 
@@ -31,19 +32,9 @@ FP32 = {**ENCODING, "precision": "fp32"}
 @pytest.fixture(scope="module")
 def bert_folder(tmp_path_factory):
     """A small local BERT, saved as transformers saves one."""
-    folder = tmp_path_factory.mktemp("bert")
-    torch.manual_seed(5)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day", "bad", "##ly", "!"]
-    (folder / "vocab.txt").write_text("\n".join(words))
+    folder = save_bert(tmp_path_factory.mktemp("bert"), words, layers=5)
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=5,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 
 
@@ -202,7 +193,7 @@ def test_a_run_that_ends_in_the_middle_goes_on_where_it_was(
     (tmp_path / "whole").mkdir()
     wanted, _ = encode(table, tmp_path / "whole")
     (tmp_path / "stopped").mkdir()
-    write = store.FeatureWriter.write
+    write = writing.FeatureWriter.write
 
     def stopping(self, item, *parts):
         if len(written) == 16:
@@ -210,7 +201,7 @@ def test_a_run_that_ends_in_the_middle_goes_on_where_it_was(
         written.append(item)
         write(self, item, *parts)
 
-    monkeypatch.setattr(store.FeatureWriter, "write", stopping)
+    monkeypatch.setattr(writing.FeatureWriter, "write", stopping)
     bert = {**ENCODING, "weights": str(fixed_bert)}
     for name, run in (
         ("image", lambda path: encode_images(table, sample.raw, path, **ENCODING)),

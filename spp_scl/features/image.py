@@ -25,8 +25,8 @@ from spp_scl.errors import UserError, first_line
 from spp_scl.features import device as features_device
 from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
-from spp_scl.features.store import writing_images
 from spp_scl.features.workers import in_order
+from spp_scl.features.writing import writing_images
 from spp_scl.progress import progress
 
 log = logging.getLogger(__name__)

@@ -9,11 +9,9 @@ Shapes: N rows, M different pictures, W words in all, L = 4 layers, D the text e
 import hashlib
 import json
 import os
-import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +19,13 @@ import h5py
 import numpy as np
 import torch
 
-from spp_scl.errors import UserError, first_line, is_disk_full
+from spp_scl.errors import UserError, first_line
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.files import look_again, require_space, unfinished
+from spp_scl.files import look_again
 
-_FORMAT = 2
+FORMAT = 2
 
-# Seconds after which what was computed is surely in the file: what a killed run may lose.
-_FLUSH_EVERY = 10
+_ARRAYS = {"image": ("maps",), "text": ("cls", "words")}
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,13 @@ class TextFeatures:
     digest: str
 
 
-class _File:
+class FeatureFile:
     """An open feature file as a list of items (maps, or texts), each with its key, its arrays and its CRC.
 
     Item i of the array `name` is `array[bounds[name][i]:bounds[name][i + 1]]`.
     """
 
-    def __init__(self, file: h5py.File, kind: str, descriptor: int | None = None):
+    def __init__(self, file: h5py.File, kind: str):
         self.file = file
         self.encoder = str(file.attrs["encoder"])
         self.keys = file["keys"][:]
@@ -85,113 +82,10 @@ class _File:
         self.arrays = {name: file[name] for name in _ARRAYS[kind]}
         one_each = np.arange(len(self.keys) + 1)
         self.bounds = {name: file["offsets"][:] if name == "words" else one_each for name in self.arrays}
-        self.offsets = {name: array.id.get_offset() for name, array in self.arrays.items()}
-        self.descriptor = descriptor
 
     def read(self, item: int) -> list[np.ndarray]:
+        """The item's arrays."""
         return [a[self.bounds[n][item] : self.bounds[n][item + 1]] for n, a in self.arrays.items()]
-
-    def write(self, item: int, parts: Sequence[np.ndarray]) -> None:
-        parts = [np.ascontiguousarray(part, np.float16) for part in parts]
-        for (name, array), part in zip(self.arrays.items(), parts, strict=True):
-            start, end = self.bounds[name][item], self.bounds[name][item + 1]
-            if part.shape != (end - start, *array.shape[1:]):
-                raise ValueError(f"{name}: {part.shape} does not fit item {item}")
-            # Past HDF5, whose call takes longer than the copying, and holds the interpreter's lock.
-            if part.size:
-                _write_at(self.descriptor, part, self.offsets[name] + start * (array.nbytes // len(array)))
-        self.sums[item] = _crc(parts)
-
-
-_ARRAYS = {"image": ("maps",), "text": ("cls", "words")}
-
-
-class FeatureWriter:
-    """Fills a feature file item by item; an item is a map, or a text's [CLS] and words."""
-
-    def __init__(self, file: _File):
-        self._file = file
-        self._flushed = time.monotonic()
-        self.missing = list(range(len(file.keys)))
-
-    def write(self, item: int, *parts: np.ndarray) -> None:
-        """Write a map (49, 2048), or a text's [CLS] (L, D) and words (T, L, D); float16."""
-        first = [parts[0][None], *parts[1:]]
-        self._file.write(item, first)
-        if time.monotonic() - self._flushed > _FLUSH_EVERY:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand everything written so far to the operating system, where no kill can reach it."""
-        self._file.file["sums"][...] = self._file.sums
-        self._file.file.flush()
-        self._flushed = time.monotonic()
-
-    def take_over(self, path: Path, kind: str) -> None:
-        """Copy the items that another file of the same encoder holds undamaged."""
-        try:
-            with h5py.File(path, "r") as opened:
-                other = _File(opened, kind)
-                if opened.attrs["format"] != _FORMAT or other.encoder != self._file.encoder:
-                    return
-                where = {key.tobytes(): item for item, key in enumerate(other.keys)}
-                missing = []
-                for item in self.missing:
-                    source = where.get(self._file.keys[item].tobytes())
-                    parts = None if source is None else other.read(source)
-                    if parts is None or _crc(parts) != other.sums[source]:
-                        missing.append(item)
-                    else:
-                        self._file.write(item, parts)
-                self.missing = missing
-        except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            if is_disk_full(error):
-                raise
-            # Missing, damaged, or of an earlier format: then there is nothing to take over.
-
-
-@contextmanager
-def writing_images(
-    path: Path | str, ids: Sequence[str], index: np.ndarray, keys: np.ndarray, encoder: EncoderInfo
-) -> Iterator[FeatureWriter]:
-    """Yield a writer of maps; its `missing` are those that neither the last file nor a killed run has.
-
-    Args:
-        path: the file, replaced when the block succeeds. When it does not, what was computed stays beside it
-            for the next run.
-        ids: N ids.
-        index: (N,) which map is a row's, or -1.
-        keys: (M, 32) uint8, a hash of each picture.
-        encoder: who writes.
-    """
-    arrays = {"maps": (len(keys), 49, 2048)}
-    with _writing(path, "image", ids, {"index": index.astype(np.int64)}, keys, arrays, encoder) as writer:
-        yield writer
-
-
-@contextmanager
-def writing_texts(
-    path: Path | str,
-    ids: Sequence[str],
-    lengths: np.ndarray,
-    width: int,
-    keys: np.ndarray,
-    encoder: EncoderInfo,
-) -> Iterator[FeatureWriter]:
-    """Yield a writer of texts; see `writing_images`.
-
-    Args:
-        path: the file.
-        ids: N ids.
-        lengths: (N,) words of each text.
-        width: D.
-        keys: (N, 32) uint8, a hash of each text.
-        encoder: who writes.
-    """
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    arrays = {"cls": (len(ids), 4, width), "words": (int(offsets[-1]), 4, width)}
-    with _writing(path, "text", ids, {"offsets": offsets}, keys, arrays, encoder) as writer:
-        yield writer
 
 
 def read_images(path: Path | str) -> ImageFeatures:
@@ -245,76 +139,6 @@ def fingerprint(images: ImageFeatures, texts: TextFeatures) -> str:
     return hashlib.sha256((images.encoder.fingerprint + texts.encoder.fingerprint).encode()).hexdigest()
 
 
-@contextmanager
-def _writing(
-    path: Path | str,
-    kind: str,
-    ids: Sequence[str],
-    tables: Mapping[str, np.ndarray],
-    keys: np.ndarray,
-    arrays: Mapping[str, tuple[int, ...]],
-    encoder: EncoderInfo,
-) -> Iterator[FeatureWriter]:
-    path = Path(path)
-    require_space(path, sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in arrays.values()))
-    # Strings of one length: HDF5 keeps others in a heap, slower and in no fixed order.
-    tables = {"ids": np.array([row_id.encode() for row_id in ids]), **tables, "keys": keys}
-    with unfinished(path) as (aside, killed), ExitStack() as opened:
-        try:
-            # On the borders of pages, for the memory map.
-            with h5py.File(aside, "w", alignment_threshold=2**16, alignment_interval=4096) as file:
-                file.attrs["format"] = _FORMAT
-                file.attrs["kind"] = kind
-                file.attrs["encoder"] = encoder.to_json()
-                file.attrs["fingerprint"] = encoder.fingerprint
-                file.attrs["tables"] = _hash(tables)
-                for name, table in tables.items():
-                    file.create_dataset(name, data=table)
-                file.create_dataset("sums", data=np.zeros(len(keys), np.uint32))
-                for name, shape in arrays.items():
-                    _create(file, name, shape)
-                _reserve(file, aside)
-                descriptor = opened.enter_context(aside.open("r+b", buffering=0)).fileno()
-                writer = FeatureWriter(_File(file, kind, descriptor))
-                for source in (killed, path):
-                    if source.exists():
-                        writer.take_over(source, kind)
-                writer.flush()
-                killed.unlink(missing_ok=True)
-                try:
-                    yield writer
-                finally:
-                    # An interrupted run too leaves what it has for the next one.
-                    writer.flush()
-        except (OSError, RuntimeError) as error:
-            # HDF5 reports a full disk in words of its own, sometimes only on closing.
-            if is_disk_full(error):
-                raise UserError(
-                    f"no space left on the device while writing {path}; the earlier outputs are as they "
-                    "were. Free some space and run again."
-                ) from None
-            raise
-
-
-def _create(file: h5py.File, name: str, shape: tuple[int, ...]) -> None:
-    # Space from the start: a killed run's file is then whole but for the features that it lacks.
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_layout(h5py.h5d.CONTIGUOUS)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    properties.set_obj_track_times(False)  # equal features are equal files
-    space = h5py.h5s.create_simple(shape)
-    h5py.h5d.create(file.id, name.encode(), h5py.h5t.IEEE_F16LE, space, dcpl=properties)
-
-
-def _reserve(file: h5py.File, path: Path) -> None:
-    # So that a disk that others fill meanwhile cannot stop the writing; HDF5 may crash when it cannot write.
-    file.flush()
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, os.fstat(opened.fileno()).st_size)
-
-
 def _read(
     path: Path | str, kind: str
 ) -> tuple[list[str], EncoderInfo, dict[str, torch.Tensor], list[torch.Tensor], str]:
@@ -323,14 +147,17 @@ def _read(
         raise UserError(f"{path}: no such file; make it with `dvc repro {kind}_features`")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs["kind"] != kind or file.attrs["format"] != _FORMAT:
+            if file.attrs["kind"] != kind or file.attrs["format"] != FORMAT:
                 raise _damaged(path, kind, "it is of another kind or format")
             encoder = EncoderInfo(**json.loads(file.attrs["encoder"]))
             other = "index" if kind == "image" else "offsets"
             tables = {name: file[name][...] for name in ("ids", other, "keys")}
-            if encoder.fingerprint != file.attrs["fingerprint"] or _hash(tables) != file.attrs["tables"]:
+            if (
+                encoder.fingerprint != file.attrs["fingerprint"]
+                or hash_tables(tables) != file.attrs["tables"]
+            ):
                 raise _damaged(path, kind, "its attributes and tables do not agree")
-            opened = _File(file, kind)
+            opened = FeatureFile(file, kind)
             arrays = {name: _map(path, dataset) for name, dataset in opened.arrays.items()}
             bad = _damaged_items(arrays, opened)
             if bad:
@@ -341,7 +168,9 @@ def _read(
                 encoder,
                 {other: torch.from_numpy(tables[other])},
                 [torch.from_numpy(array) for array in arrays.values()],
-                _hash({**tables, "sums": opened.sums, "encoder": np.array([encoder.to_json().encode()])}),
+                hash_tables(
+                    {**tables, "sums": opened.sums, "encoder": np.array([encoder.to_json().encode()])}
+                ),
             )
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, kind, first_line(error)) from None
@@ -357,12 +186,12 @@ def _map(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     return np.memmap(path, np.float16, "c", offset, dataset.shape)
 
 
-def _damaged_items(arrays: Mapping[str, np.ndarray], opened: _File) -> list[int]:
+def _damaged_items(arrays: Mapping[str, np.ndarray], opened: FeatureFile) -> list[int]:
     def bad(items: np.ndarray) -> list[int]:
         found = []
         for item in items:
             parts = [a[opened.bounds[n][item] : opened.bounds[n][item + 1]] for n, a in arrays.items()]
-            if _crc(parts) != opened.sums[item]:
+            if crc(parts) != opened.sums[item]:
                 found.append(int(item))
         return found
 
@@ -372,21 +201,16 @@ def _damaged_items(arrays: Mapping[str, np.ndarray], opened: _File) -> list[int]
         return [item for found in pool.map(bad, shares) for item in found]
 
 
-def _write_at(descriptor: int, part: np.ndarray, offset: int) -> None:
-    rest = memoryview(part.reshape(-1).view(np.uint8))
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
-
-
-def _crc(parts: Sequence[np.ndarray]) -> int:
-    crc = 0
+def crc(parts: Sequence[np.ndarray]) -> int:
+    """CRC-32 of arrays, one after the other."""
+    value = 0
     for part in parts:
-        crc = zlib.crc32(part.reshape(-1).view(np.uint8), crc)
-    return crc
+        value = zlib.crc32(part.reshape(-1).view(np.uint8), value)
+    return value
 
 
-def _hash(tables: Mapping[str, np.ndarray]) -> str:
+def hash_tables(tables: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays."""
     digest = hashlib.sha256()
     for name, table in tables.items():
         digest.update(f"{name} {table.dtype} {table.shape}\n".encode())

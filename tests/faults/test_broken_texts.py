@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import torch
-from transformers import BertConfig, BertModel
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.table import read_clean
@@ -23,6 +22,7 @@ from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.reading import read_dataset
 from tests.conftest import ENCODING
 from tests.faults.memory import GIB, peak_memory
+from tests.small_bert import save_bert
 
 MEGABYTE = 2**20
 HALVES = ("\ud83d", "\ude00")
@@ -179,19 +179,8 @@ def tweets(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """A small local BERT."""
-    folder = tmp_path_factory.mktemp("bert")
     vocabulary = collect_vocabulary(["what a good day ! 😀 שלום"], 1000)
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    torch.manual_seed(5)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
+    return save_bert(tmp_path_factory.mktemp("bert"), vocabulary)
 
 
 def clean(dataset, rows, folder, empty_text):

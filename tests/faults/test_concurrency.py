@@ -7,7 +7,6 @@ import time
 
 import pandas as pd
 import pytest
-from transformers import BertConfig, BertModel
 
 from spp_scl.features.vocabulary import collect_vocabulary
 from tests.pipeline import (
@@ -19,6 +18,7 @@ from tests.pipeline import (
     snapshot,
     temporary_files,
 )
+from tests.small_bert import save_bert
 
 
 def start(folder, *command):
@@ -118,13 +118,8 @@ def test_a_second_run_beside_a_running_one_is_told_so_or_waits(fresh, reference,
 @pytest.fixture
 def bert(tmp_path, reference):
     """A small local BERT: an untrained one's words are those of the table, and change with it."""
-    folder = tmp_path / "bert"
     words = collect_vocabulary(pd.read_parquet(reference / "data/clean/sample.parquet")["text"], 1000)
-    size = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(vocab_size=len(words), **size)
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(words))
-    return folder
+    return save_bert(tmp_path / "bert", words)
 
 
 def test_of_a_table_that_grows_only_the_new_rows_are_encoded_in_every_kind_of_experiment(clone, bert):

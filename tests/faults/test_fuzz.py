@@ -289,14 +289,6 @@ def test_any_bytes_as_a_table(folder, content, headed, kind):
 
 
 @fuzz
-@given(content=csv_tables())
-def test_almost_valid_csv_tables(folder, content):
-    rows = rows_or_refusal("table", write_table(folder, "csv", content))
-    if rows:
-        clean_or_refusal("table", rows, folder)
-
-
-@fuzz
 @given(
     rows=st.lists(
         st.tuples(texts, st.sampled_from(["", "a.jpg", "b/c.png"]), st.sampled_from("xy")), min_size=1
@@ -362,9 +354,10 @@ def parquet_tables(draw) -> bytes:
 
 
 @fuzz
-@given(content=parquet_tables())
-def test_parquet_tables_of_any_types(folder, content):
-    rows = rows_or_refusal("table", write_table(folder, "parquet", content))
+@given(data=st.data())
+@pytest.mark.parametrize(("kind", "tables"), [("csv", csv_tables()), ("parquet", parquet_tables())])
+def test_almost_valid_tables(folder, data, kind, tables):
+    rows = rows_or_refusal("table", write_table(folder, kind, data.draw(tables)))
     if rows:
         clean_or_refusal("table", rows, folder)
 
