@@ -18,6 +18,7 @@ from spp_scl.errors import UserError
 from spp_scl.features import image as features_image
 from spp_scl.features import writing
 from spp_scl.features.encoder import hash_code
+from spp_scl.features.fused import fuse
 from spp_scl.features.image import ImageEncoder, encode_images
 from spp_scl.features.store import read_images, read_texts, require_rows
 from spp_scl.features.text import TextEncoder, encode_texts
@@ -287,7 +288,9 @@ def test_encoders_are_frozen_and_in_evaluation_mode(bert_folder):
         assert not any(p.requires_grad for p in encoder.parameters())
 
 
-def test_fusing_batch_normalization_changes_rounding_only():
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])  # which operations; all of this runs on the CPU
+def test_the_fused_network_differs_in_rounding_only(device, dtype, rounding):
     encoder = ImageEncoder("untrained", 1)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -297,10 +300,11 @@ def test_fusing_batch_normalization_changes_rounding_only():
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     with torch.inference_mode():
         before = encoder(pixels)
-        encoder.fuse()
-        after = encoder(pixels)
+        fuse(encoder.net, dtype, torch.device(device))
+        after = encoder(pixels).float()
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in encoder.modules())
-    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
+    assert any("OneDnn" in type(module).__name__ for module in encoder.modules()) == (device == "cpu")
+    torch.testing.assert_close(after, before, rtol=10 * rounding, atol=rounding * before.abs().max().item())
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

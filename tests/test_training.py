@@ -6,14 +6,16 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from dvclive import Live
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from spp_scl.errors import UserError
 from spp_scl.model.inference import predict
-from spp_scl.model.metrics import classification_metrics
+from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.params import TrainParams
 from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
@@ -285,6 +287,26 @@ def test_metrics_are_those_of_their_definitions():
         "loss": pytest.approx(sum(loss.item() for loss in losses) / 5),
         "f1": {name: pytest.approx(each[c]) for c, name in enumerate("abc")},
     }
+
+
+@pytest.mark.parametrize("n", [3, 40, 400])
+def test_scores_are_scikit_learns_also_for_many_matrices_at_once(n):
+    rng = np.random.default_rng(n)
+    # Of four classes one may never be predicted, and with three rows one never occurs.
+    pairs = [(rng.integers(0, 4, n), rng.integers(0, 3, n)) for _ in range(5)]
+    matrices = np.stack([confusion_matrix(*pair, 4) for pair in pairs])
+    found, each = scores(matrices), scores_per_class(matrices)
+    options = {"labels": range(4), "zero_division": 0}
+    for i, (truth, predicted) in enumerate(pairs):
+        assert found["accuracy"][i] == pytest.approx(accuracy_score(truth, predicted))
+        expected = precision_recall_fscore_support(truth, predicted, **options)
+        for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+            assert each[name][i] == pytest.approx(values)
+        macro = f1_score(truth, predicted, average="macro", **options)
+        assert found["f1_macro"][i] == pytest.approx(macro)
+        expected = precision_recall_fscore_support(truth, predicted, average="weighted", **options)
+        for name, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+            assert found[f"{name}_weighted"][i] == pytest.approx(value)
 
 
 class Log:

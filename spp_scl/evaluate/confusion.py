@@ -8,7 +8,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-from sklearn.metrics import ConfusionMatrixDisplay
 
 
 def draw_confusion(path: Path, predictions: pd.DataFrame, classes: Sequence[str], title: str) -> None:
@@ -25,9 +24,10 @@ def draw_confusion(path: Path, predictions: pd.DataFrame, classes: Sequence[str]
     shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     side = 2.2 + 1.1 * len(classes)
     figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
-    display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=list(classes))
-    display.plot(ax=axes, cmap="Blues", include_values=False, im_kw={"vmin": 0, "vmax": 1})
-    display.im_.colorbar.set_label("share of the true class")
+    image = axes.imshow(shares.to_numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class")
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
     for i, row in enumerate(counts.to_numpy()):
         for j, count in enumerate(row):
             shade = "white" if shares.iloc[i, j] > 0.5 else "black"

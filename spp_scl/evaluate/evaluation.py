@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from sklearn.metrics import precision_recall_fscore_support
 
 from spp_scl.model.data import Data
 from spp_scl.model.inference import predict
-from spp_scl.model.metrics import classification_metrics
+from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores_per_class
 from spp_scl.model.network import SppScl
 from spp_scl.train.artifact import Artifact
 from spp_scl.train.gate import describe_gate
@@ -52,9 +51,9 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
         predictions.append(pd.concat([head, pd.DataFrame(probabilities, columns=columns)], axis=1))
         vectors = {n: list(getattr(output, n).numpy()) for n in ("fused", "text", "image")}
         embeddings.append(head.drop(columns="text").assign(label=known["label"], **vectors))
-        scores = precision_recall_fscore_support(head["label"], chosen, labels=data.classes, zero_division=0)
-        columns = dict(zip(("precision", "recall", "f1", "support"), scores, strict=True))
-        per_class.append(pd.DataFrame({"split": name, "class": data.classes, **columns}))
+        codes = data.labels[rows].numpy(), output.logits.argmax(dim=1).numpy()
+        each = scores_per_class(confusion_matrix(*codes, len(data.classes)))
+        per_class.append(pd.DataFrame({"split": name, "class": data.classes, **each}))
     metrics["train"] = dict(artifact.training)
     return Evaluation(
         metrics,

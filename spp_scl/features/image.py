@@ -14,17 +14,17 @@ import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
 
 # isort: split
 import torchvision
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet50_Weights, resnet50
-from torchvision.models.resnet import Bottleneck
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean import pictures
 from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
 from spp_scl.errors import UserError, first_line
 from spp_scl.features import device as features_device
-from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
+from spp_scl.features import fused
+from spp_scl.features.device import DTYPES, all_finite, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
+from spp_scl.features.fused import fuse
 from spp_scl.features.workers import in_order
 from spp_scl.features.writing import writing_images
 from spp_scl.progress import progress
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _prepare = Compose([Resize(256), CenterCrop(224)])
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+
+# Pictures whose activations a core's cache can hold; of 32, two thirds of the time went into moving them.
+AT_ONCE = 8
 _PREPARATION = "RGB, shorter side 256 (bilinear), center crop 224, ImageNet mean and std"
 
 
@@ -68,22 +71,18 @@ class ImageEncoder(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """From (B, 3, 224, 224) uint8 to (B, 49, 2048), the positions row by row."""
-        mean, std = _MEAN.to(pixels.device), _STD.to(pixels.device)
-        x = ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         net = self.net
+        mean, std = _MEAN.to(pixels.device), _STD.to(pixels.device)
+        x = ((pixels.float() / 255 - mean) / std).to(next(net.parameters()).dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
         x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return x.flatten(2).transpose(1, 2)
 
-    def fuse(self) -> None:
-        """Multiply each batch normalization into its convolution: the same up to rounding, and faster."""
-        for module in self.net.modules():
-            if isinstance(module, Bottleneck):
-                _fuse_all(module, "conv1 bn1", "conv2 bn2", "conv3 bn3")
-                if module.downsample is not None:
-                    _fuse_all(module.downsample, "0 1")
-        _fuse_all(self.net, "conv1 bn1")
-        self.to(memory_format=torch.channels_last)
+    def quicken(self, device: torch.device, precision: str) -> None:
+        """Move to the device, for encoding alone: see `fused`."""
+        fuse(self.net, DTYPES[precision], device)
+        self.to(device)
 
     def _load(self, state: dict[str, torch.Tensor], source: str) -> None:
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
@@ -97,13 +96,6 @@ class ImageEncoder(torch.nn.Module):
             told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
             raise UserError(f"image_features.weights: {source} is not a ResNet-50 state dict ({told})")
         self.net.load_state_dict({**own, **state})
-
-
-def _fuse_all(module: torch.nn.Module, *pairs: str) -> None:
-    for pair in pairs:
-        conv, norm = pair.split()
-        setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-        setattr(module, norm, torch.nn.Identity())
 
 
 def encode_images(
@@ -135,7 +127,7 @@ def encode_images(
     """
     device = choose_device()
     precision = choose_precision(device, precision)
-    encoder = ImageEncoder(weights, seed).to(device)
+    encoder = ImageEncoder(weights, seed)
     info = EncoderInfo(
         architecture="resnet50 layer4",
         weights=_name(weights, seed),
@@ -147,9 +139,9 @@ def encode_images(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
-        code=hash_code(sys.modules[__name__], pictures, features_device),
+        code=hash_code(sys.modules[__name__], pictures, features_device, fused),
     )
-    encoder.fuse()
+    encoder.quicken(device, precision)
     log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
     # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
     index, unique = pd.factorize(table["picture"])
@@ -162,9 +154,10 @@ def encode_images(
         pixels = torch.zeros(batch_size, 224, 224, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         for i, item in enumerate(batch):
             pixels[i] = prepare_picture(folder / images[item], unique[item])
-        with torch.inference_mode(), autocast(device, precision):
-            features = encoder(pixels.to(device))[: len(batch)].to(torch.float16)
-        if not features.isfinite().all():
+        with torch.inference_mode():
+            parts = pixels.to(device).split(AT_ONCE if device.type == "cpu" else batch_size)
+            features = torch.cat([encoder(part).to(torch.float16) for part in parts])[: len(batch)]
+        if not all_finite(features):
             raise UserError("the image encoder's features are not finite; are its weights damaged?")
         return features.cpu().numpy()
 

@@ -24,7 +24,14 @@ from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 from spp_scl.errors import UserError, first_line
 from spp_scl.features import device as features_device
 from spp_scl.features import vocabulary
-from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
+from spp_scl.features.device import (
+    DTYPES,
+    all_finite,
+    autocast,
+    choose_device,
+    choose_precision,
+    describe_hardware,
+)
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.features.workers import in_order
@@ -80,9 +87,16 @@ class TextEncoder(torch.nn.Module):
         return [encoding.ids for part in parts for encoding in self.tokenizer.encode_batch(list(part))]
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """From (B, T) ids and mask to (B, 4, T, D): the last four layers, the lowest first."""
+        """From (B, T) ids and mask to (B, T, 4, D): the last four layers, the lowest first."""
         output = self.bert(ids, attention_mask=attention_mask, output_hidden_states=True)
-        return torch.stack(output.hidden_states[-_LAYERS:], dim=1)
+        return torch.stack(output.hidden_states[-_LAYERS:], dim=2)
+
+    def quicken(self, device: torch.device, precision: str) -> None:
+        """Move to the device, for encoding alone: weights are rounded once, and not in every batch."""
+        for module in self.bert.modules():
+            if isinstance(module, torch.nn.Linear):  # which autocast computes in `precision`
+                module.to(DTYPES[precision])
+        self.to(device)
 
 
 def encode_texts(
@@ -115,7 +129,7 @@ def encode_texts(
     device = choose_device()
     precision = choose_precision(device, precision)
     texts = table["text"].tolist()
-    encoder = TextEncoder(weights, seed, texts, max_positions).to(device)
+    encoder = TextEncoder(weights, seed, texts, max_positions)
     info = EncoderInfo(
         architecture=f"BERT, last {_LAYERS} of {encoder.bert.config.num_hidden_layers} layers",
         weights=_name(weights, seed),
@@ -130,6 +144,7 @@ def encode_texts(
         batch_size=batch_size,
         code=hash_code(sys.modules[__name__], vocabulary, features_device),
     )
+    encoder.quicken(device, precision)
     log.info("text encoder: %s, %s on %s", info.weights, precision, device.type)
     tokens = encoder.tokenize(texts)
     cut = sum(len(ids) == max_positions for ids in tokens)
@@ -154,9 +169,9 @@ def encode_texts(
             mask[i, : len(tokens[row])] = 1
         with torch.inference_mode(), autocast(device, precision):
             states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
-        if not states.isfinite().all():
+        if not all_finite(states):
             raise UserError("the text encoder's features are not finite; are its weights damaged?")
-        return states.transpose(1, 2).contiguous().cpu().numpy()  # (B, T, 4, D)
+        return states.cpu().numpy()
 
     with writing_texts(path, table["id"].tolist(), lengths, width, keys, info) as writer:
         for row in writer.missing:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # The code that a training runs: with other code it would not end where it would have.
 _CODE = ("features/device.py", "features/store.py", "model", "train")
-_LIBRARIES = ("dvclive", "numpy", "scikit-learn", "torch")
+_LIBRARIES = ("dvclive", "numpy", "torch")
 
 
 @dataclass(frozen=True)
