@@ -41,8 +41,10 @@ def main() -> None:
         nothing = median(run("dvc", "repro")[0] for _ in range(REPEATS))
         beyond, trained = [], []
         for i in range(REPEATS):
-            # Each a new experiment, whose every stage from the training on has to run.
-            seconds, output = run("dvc", "exp", "run", "-S", f"alpha={1 + i}", "-S", f"train.epochs={3 + i}")
+            # Each a new experiment whose every stage from the training on has to run: another alpha may
+            # change nothing, and another seed changes everything.
+            changes = [f"alpha={1 + i}", f"seed={i}", "train.epochs=4"]
+            seconds, output = run("dvc", "exp", "run", *(word for c in changes for word in ("-S", c)))
             training = float(re.search(r"trained in ([\d.]+) s", output).group(1))
             if "Running stage 'tsne'" not in output:
                 raise RuntimeError(f"not every stage ran: {output[-2000:]}")

@@ -1,13 +1,17 @@
 """ResNet-50 for encoding: the same numbers up to rounding, in less than half the time on a CPU.
 
-Between convolutions a network mostly moves memory. Batch normalizations are multiplied into
-their convolutions, weights are rounded once instead of in every batch, and on a CPU oneDNN applies ReLU and adds
-the skip connection while it writes a convolution's result.
+Between convolutions a network mostly moves memory. So batch normalizations are multiplied into them,
+weights are rounded once instead of in every batch, and on a CPU oneDNN applies ReLU, or adds the skip
+connection, while it writes a convolution's result.
 """
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
+
+# isort: split
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
 

@@ -3,6 +3,7 @@
 Shapes: R rows, I inputs, O outputs.
 """
 
+import os
 from typing import Literal
 
 import torch
@@ -10,6 +11,11 @@ import torch
 from spp_scl.features.device import has_bf16
 
 Precision = Literal["fp32", "bf16"]
+
+# oneDNN keeps what it has compiled for the last thousand shapes. Here nearly every batch has another number of
+# words, so that this is of no use and grows to a gigabyte.
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_name, "32")
 
 
 def choose_products(device: torch.device, precision: str) -> Precision:
