@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 repro: .venv/.pipeline
 	find dvc.lock .dvc/tmp/rwlock -maxdepth 0 -empty -delete 2>/dev/null || true
 	dvc repro
+	@echo; sed -n 's/^- //p' reports/audit.md
 
 test: .venv/.test
 	python -m pytest

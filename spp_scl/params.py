@@ -18,7 +18,8 @@ Dropout = Annotated[float, Field(ge=0, le=0.99)]
 Decay = Annotated[float, Field(gt=0, le=1)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Missing = Literal["drop", "blank", "error"]
-Fusion = Literal["sample", "batch"]
+Fusion = Literal["sample", "batch", "none"]
+Step2 = Literal["gated", "always", "never", "merged"]
 
 
 class Section(BaseModel):
@@ -39,6 +40,7 @@ class CleanParams(Section):
 
 class SplitParams(Section):
     protocol: Literal["auto", "published", "stratified", "grouped"]
+    seed: Seed
 
 
 class ImageFeaturesParams(Section):
@@ -51,10 +53,14 @@ class ImageFeaturesParams(Section):
 class TextFeaturesParams(ImageFeaturesParams):
     # [CLS], one word and [SEP]; 512 positions are all that BERT has.
     max_positions: Annotated[int, Field(ge=3, le=512)]
+    padding: Literal["masked", "kept"]
 
 
 class ModelParams(Section):
     dropout: Dropout
+    layers: Literal["attention", "last"]
+    modalities: Literal["both", "text", "image"]
+    weights: Annotated[str, Field(min_length=1)]
 
 
 class TrainParams(Section):
@@ -66,8 +72,13 @@ class TrainParams(Section):
     lr_step: Count
     lr_decay: Decay
     ce_weight: NonNegative
+    intra_modal: bool
+    anchor_in_denominator: bool
+    step2: Step2
+    gate: Literal["exact", "float32"]
     temperature: Positive
     patience: Annotated[int, Field(ge=0)]
+    keep: Literal["best", "last"]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Count
 

@@ -17,7 +17,7 @@ def main() -> None:
         params.dataset,
         Path("data/published") / params.dataset,
         params.split.protocol,
-        params.seed,
+        params.split.seed,
     )
     with (
         replacing(f"data/split/{params.dataset}.parquet") as split_path,

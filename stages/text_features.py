@@ -17,6 +17,7 @@ def main() -> None:
         batch_size=params.text_features.batch_size,
         precision=params.text_features.precision,
         max_positions=params.text_features.max_positions,
+        padding=params.text_features.padding,
     )
 
 

@@ -2,17 +2,19 @@
 
 import logging
 import time
+from dataclasses import replace
 
 from dvclive import Live
 
+from spp_scl.errors import UserError
 from spp_scl.files import replacing
-from spp_scl.model.data import load_data
+from spp_scl.model.data import Data, load_data
 from spp_scl.model.network import ModelConfig
 from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.stage import run_stage
-from spp_scl.train.artifact import Artifact, save_model
+from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
 from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.gate import describe_gate
 from spp_scl.train.training import count_parameters, train
@@ -32,6 +34,8 @@ def main() -> None:
         fusion=params.fusion,
         dropout=params.model.dropout,
         precision=choose_products(data.features.device, params.train.precision),
+        layers=params.model.layers,
+        modalities=params.model.modalities,
     )
     settings = {
         "alpha": params.alpha,
@@ -39,6 +43,9 @@ def main() -> None:
         "params": params.train.model_dump(),
         "selection": DATASETS[params.dataset].selection,
     }
+    if params.model.weights != "trained":
+        take_over(params.model.weights, data, params.train.threads)
+        return
     with replacing("reports/train", keep=True) as folder:
         key = training_key(data, config, settings)
         checkpoint = Checkpoint(folder.with_name(".checkpoint.tmp"), folder, key)
@@ -76,6 +83,22 @@ def main() -> None:
         trained.epochs,
     )
     logging.info(describe_gate(trained.summary()))
+
+
+def take_over(path: str, data: Data, threads: int) -> None:
+    """Let a model file be the trained model."""
+    model, artifact = load_model(path)
+    require_features(artifact, data.fingerprint, data.classes, path)
+    if artifact.config.text_width != data.text_width:
+        raise UserError(
+            f"model.weights: {path}: the model takes texts of width {artifact.config.text_width}, and the "
+            f"text encoder's is {data.text_width}; choose its own encoder (text_features.weights)"
+        )
+    with replacing("reports/train") as folder:
+        folder.mkdir()
+        artifact = replace(artifact, features=data.fingerprint, threads=threads)
+        save_model("models/model.safetensors", model, artifact)
+    logging.info("taken from %s: nothing was trained", path)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,10 @@ def test_output_shapes(fusion, classes):
 def test_module_shapes():
     batch = make_batch([9, 3, 1])
     assert HierarchicalAttention()(batch.words, batch.cls, batch.packing).shape == (13, WIDTH)
-    text, words = TextBranch(WIDTH, 0.2, "fp32")(batch.words, batch.cls, batch.packing)
-    image, positions = ImageBranch(0.2, "fp32")(batch.maps)
+    text, words = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2, "fp32"))(
+        batch.words, batch.cls, batch.packing
+    )
+    image, positions = ImageBranch(0.2, "fp32")(batch.maps, batch.pictured)
     assert (text.shape, words.shape) == ((3, 32), (13, 128))
     assert (image.shape, positions.shape) == ((3, 32), (3, 49, 128))
     branches = make_model().branches(batch)
@@ -134,7 +136,7 @@ def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
 
 
 def test_a_batch_of_blank_texts_only_has_no_words():
-    branch = TextBranch(WIDTH, 0.2, "fp32").eval()
+    branch = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2, "fp32")).eval()
     batch = make_batch([0, 0])
     text, words = branch(batch.words, batch.cls, batch.packing)
     assert (text.shape, words.shape) == ((2, 32), (0, 128))
@@ -262,8 +264,8 @@ def test_batch_fusion_does_couple_a_prediction_to_its_batch():
 def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusion):
     model = make_model(fusion).train()
     batch = make_batch([4, 0, 0])
-    batch.maps[:2] = 0
     batch.pictured[:2] = False
+    batch = dataclasses.replace(batch, maps=batch.maps[2:])
     output = model(batch)
     branches = model.branches(batch)
     assert len(branches.text_tokens) == 4
@@ -273,6 +275,17 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
     output.logits.sum().backward()
     assert output.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("blank", [[0], [1, 3], [0, 1, 2, 3, 4]])
+def test_a_blank_picture_is_a_map_of_zeros(blank):
+    branch = ImageBranch(0.0, "fp32").train()
+    maps, pictured = torch.randn(5, 49, 2048).relu(), torch.ones(5, dtype=torch.bool)
+    maps[blank] = 0
+    full = branch(maps, pictured)
+    pictured[blank] = False
+    for one, other in zip(branch(maps[pictured], pictured), full, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_network_computes_what_its_straightforward_version_computes(sample, data):

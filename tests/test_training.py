@@ -31,8 +31,13 @@ PARAMS = TrainParams(
     lr_step=2,
     lr_decay=0.5,
     ce_weight=5.0,
+    intra_modal=True,
+    anchor_in_denominator=False,
+    step2="gated",
+    gate="exact",
     temperature=0.07,
     patience=0,
+    keep="best",
     precision="fp32",
     threads=2,
 )

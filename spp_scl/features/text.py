@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -45,6 +46,11 @@ _LAYERS = 4
 
 # Texts are padded to a multiple of this, so that batches have few different shapes.
 _BUCKET = 8
+
+_PREPARATIONS = {
+    "masked": "WordPiece, at most {} positions, [CLS] and [SEP] apart",
+    "kept": "WordPiece, padded to {} positions, the first ([CLS]) and the last one apart",
+}
 
 
 class TextEncoder(torch.nn.Module):
@@ -108,6 +114,7 @@ def encode_texts(
     batch_size: int,
     precision: str,
     max_positions: int,
+    padding: Literal["masked", "kept"] = "masked",
 ) -> None:
     """Encode the texts of a clean table into an HDF5 file.
 
@@ -122,6 +129,8 @@ def encode_texts(
             that a text's features do not depend on which others there are.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         max_positions: longer texts are cut, [CLS] and [SEP] counted.
+        padding: `masked`: a text has its words and no more; `kept`: it has every position but the first and
+            the last of `max_positions`, [SEP] and padding too, as the released code's BiLSTM sees it.
 
     Raises:
         UserError: the encoder cannot be had or does not fit, or the disk is full.
@@ -134,7 +143,7 @@ def encode_texts(
         architecture=f"BERT, last {_LAYERS} of {encoder.bert.config.num_hidden_layers} layers",
         weights=_name(weights, seed),
         sha256=hash_weights(encoder.bert.state_dict(), encoder.tokenizer.to_str()),
-        preparation=f"WordPiece, at most {max_positions} positions, [CLS] and [SEP] apart",
+        preparation=_PREPARATIONS[padding].format(max_positions),
         precision=precision,
         software=(
             f"torch {torch.__version__}, transformers {transformers.__version__}, "
@@ -153,7 +162,7 @@ def encode_texts(
     # A blank text has no words and a [CLS] of zeros: it is not shown to the encoder.
     rows = [row for row, text in enumerate(texts) if text]
     lengths = np.zeros(len(texts), dtype=np.int64)
-    lengths[rows] = [len(tokens[row]) - 2 for row in rows]
+    lengths[rows] = [max_positions - 2 if padding == "kept" else len(tokens[row]) - 2 for row in rows]
     width = encoder.bert.config.hidden_size
     # What the encoder is shown, not the text: a blank one has nothing.
     shown = [np.array(ids if text else [], np.int32) for ids, text in zip(tokens, texts, strict=True)]
@@ -161,7 +170,7 @@ def encode_texts(
 
     def encode(batch: list[int]) -> np.ndarray:
         size = _padded(int(lengths[batch].max()) + 2, max_positions)
-        ids = torch.zeros(batch_size, size, dtype=torch.long)
+        ids = torch.full((batch_size, size), encoder.bert.config.pad_token_id or 0)
         mask = torch.zeros(batch_size, size, dtype=torch.long)
         mask[:, 0] = 1  # rows that only fill the batch up attend to something
         for i, row in enumerate(batch):

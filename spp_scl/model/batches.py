@@ -1,6 +1,6 @@
 """Batches, gathered from features that lie in memory as they are stored.
 
-Shapes: B batch, W words in all, D text width.
+Shapes: B batch, W words in all, M pictures in all, D text width.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Batch:
         packing: of the words.
         words: (W, 4, D) hidden states of the words.
         cls: (B, 4, D) hidden states of [CLS].
-        maps: (B, 49, 2048) feature maps, zero for a blank picture.
+        maps: (M, 49, 2048) feature maps of the rows that have a picture, in their order.
         written: (B,) false for a blank text.
         pictured: (B,) false for a blank picture.
     """
@@ -55,16 +55,12 @@ class FeatureTable:
         starts = self._starts[rows].to(self.device)
         index = self._index[rows]
         pictured = index >= 0
-        maps = self._take(self._maps, index[pictured])
-        if not pictured.all():
-            found, maps = maps, maps.new_zeros(len(rows), *maps.shape[1:])
-            maps[pictured.to(self.device)] = found
         return Batch(
             order=order,
             packing=packing,
             words=self._take(self._words, starts[packing.text] + packing.time),
             cls=self._take(self._cls, rows),
-            maps=maps,
+            maps=self._take(self._maps, index[pictured]),
             written=(lengths > 0).to(self.device),
             pictured=pictured.to(self.device),
         )

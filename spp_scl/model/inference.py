@@ -15,10 +15,11 @@ def predict(
     batch_size: int,
     seed: int,
     desc: str | None = None,
+    order: torch.Tensor | None = None,
 ) -> Output:
     """Run the network, in evaluation mode, over rows; the output is in their order, on the CPU.
 
-    With `fusion: sample` the batches are of texts of like length, since the order cannot matter. With
+    Unless `fusion: batch`, the batches are of texts of like length, since the order cannot matter. With
     `fusion: batch` it does, and the order is drawn from the seed: a file's own order is often sorted by
     label, and single-class batches would tell the network the answer.
 
@@ -29,8 +30,11 @@ def predict(
         batch_size: rows a batch.
         seed: draws the order for `fusion: batch`.
         desc: what a progress bar says; None: no bar.
+        order: (n,) int64, of another order to take the rows in; the output is in theirs all the same.
     """
-    if model.config.fusion == "batch":
+    if order is not None:
+        pass
+    elif model.config.fusion == "batch":
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     else:
         order = table.lengths[rows].argsort(descending=True, stable=True)

@@ -1,6 +1,7 @@
 """SPP-SCL's trainable network, in the order in which data flows (Wu and Li, AAAI 2026, arXiv 2602.20767).
 
-Shapes: B batch, W words in all, P = 49 picture positions, L = 4 layers, D text width, C classes.
+Shapes: B batch, W words in all, M pictures in all, P = 49 picture positions, L = 4 layers, D text width,
+C classes.
 """
 
 from dataclasses import dataclass
@@ -31,16 +32,21 @@ class ModelConfig:
         classes: how many.
         text_width: D, of the text encoder.
         fusion: `sample`: the tokens of one tweet attend to each other; `batch`: the tweets of a batch do,
-            as in the released code, so that a prediction depends on its batch.
+            as in the released code, so that a prediction depends on its batch; `none`: T_p and I_p are
+            concatenated and no more.
         dropout: probability, the same everywhere.
         precision: of the two large products, ConvP's and the BiLSTM's with its input.
+        layers: what the words are: `attention`: HA over the last four layers; `last`: the last one.
+        modalities: `both`, or `text` or `image`: that branch alone, without fusion.
     """
 
     classes: int
     text_width: int
-    fusion: Literal["sample", "batch"]
+    fusion: Literal["sample", "batch", "none"]
     dropout: float
     precision: Precision
+    layers: Literal["attention", "last"] = "attention"
+    modalities: Literal["both", "text", "image"] = "both"
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,18 @@ class Branches:
     """What the two branches give.
 
     Args:
-        text: (B, 32), T_p; zero for a blank text.
-        image: (B, 32), I_p; zero for a blank picture.
-        text_tokens: (W, 128), the BiLSTM's outputs.
-        image_tokens: (B, P, 128), ConvP's positions before pooling, zero for a blank picture.
+        text: (B, 32), T_p; zero for a blank text, or without a text branch.
+        image: (B, 32), I_p; zero for a blank picture, or without an image branch.
+        text_tokens: (W, 128), the BiLSTM's outputs; None without a text branch.
+        image_tokens: (B, P, 128), ConvP's positions before pooling, zero for a blank picture; None without
+            an image branch.
         packing: of the words.
     """
 
     text: torch.Tensor
     image: torch.Tensor
-    text_tokens: torch.Tensor
-    image_tokens: torch.Tensor
+    text_tokens: torch.Tensor | None
+    image_tokens: torch.Tensor | None
     packing: Packing
 
 
@@ -78,12 +85,18 @@ class SppScl(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.text_branch = TextBranch(config.text_width, config.dropout, config.precision)
-        self.image_branch = ImageBranch(config.dropout, config.precision)
-        fusions = {"sample": SampleFusion, "batch": BatchFusion}
-        self.fusion = fusions[config.fusion](config.dropout)
+        self.text_branch = self.image_branch = self.fusion = None
+        if config.modalities != "image":
+            self.text_branch = TextBranch(config)
+        if config.modalities != "text":
+            self.image_branch = ImageBranch(config.dropout, config.precision)
+        parts = 1
+        if config.modalities == "both":
+            fusions = {"sample": SampleFusion, "batch": BatchFusion, "none": NoFusion}
+            self.fusion = fusions[config.fusion](config.dropout)
+            parts = 2 if config.fusion == "none" else 4
         self.classifier = nn.Sequential(
-            nn.Linear(4 * SHARED, FUSED),
+            nn.Linear(parts * SHARED, FUSED),
             nn.BatchNorm1d(FUSED),
             nn.ReLU(),
             Dropout(config.dropout),
@@ -92,19 +105,27 @@ class SppScl(nn.Module):
 
     def branches(self, batch: Batch) -> Branches:
         """Only as far as T_p and I_p, all that step 2 needs."""
-        text, text_tokens = self.text_branch(batch.words, batch.cls, batch.packing)
-        image, image_tokens = self.image_branch(batch.maps)
         # What a tweet lacks is zero in the shared space too. A constant input would leave a branch's batch
         # normalization with no variance, and its evaluation then amplifies rounding into noise.
-        text = text * batch.written[:, None]
-        image, image_tokens = image * batch.pictured[:, None], image_tokens * batch.pictured[:, None, None]
+        text = image = batch.cls.new_zeros(len(batch.cls), SHARED)
+        text_tokens = image_tokens = None
+        if self.text_branch is not None:
+            text, text_tokens = self.text_branch(batch.words, batch.cls, batch.packing)
+            text = text * batch.written[:, None]
+        if self.image_branch is not None:
+            image, image_tokens = self.image_branch(batch.maps, batch.pictured)
+            image = image * batch.pictured[:, None]
+            image_tokens = image_tokens * batch.pictured[:, None, None]
         return Branches(text, image, text_tokens, image_tokens, batch.packing)
 
     def forward(self, batch: Batch) -> Output:
         """Classify a batch."""
         b = self.branches(batch)
-        text_stream, image_stream = self.fusion(b)  # (B, 32) each
-        fused = self.classifier(torch.cat([text_stream, image_stream, b.image, b.text], dim=1))
+        if self.fusion is None:
+            parts = [b.image if self.text_branch is None else b.text]
+        else:
+            parts = [*self.fusion(b), b.image, b.text]  # (B, 32) each
+        fused = self.classifier(torch.cat(parts, dim=1))
         return Output(self.fc(fused), fused, b.text, b.image)
 
 
@@ -123,15 +144,23 @@ class HierarchicalAttention(nn.Module):
         return torch.bmm(weights.index_select(0, packing.text)[:, None], words)[:, 0]
 
 
+class LastLayer(nn.Module):
+    """Instead of HA: the words' vectors of the last layer."""
+
+    def forward(self, words: torch.Tensor, cls: torch.Tensor, packing: Packing) -> torch.Tensor:
+        """From (W, L, D) to (W, D)."""
+        return words[:, -1]
+
+
 class TextBranch(nn.Module):
     """HA, BiLSTM, mean over the words, MLP, alignment: T_p."""
 
-    def __init__(self, width: int, dropout: float, precision: Precision):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.attention = HierarchicalAttention()
-        self.lstm = BiLstm(width, TOKEN // 2, precision)
-        self.mlp = mlp(dropout)
-        self.align = align(dropout)
+        self.attention = LastLayer() if config.layers == "last" else HierarchicalAttention()
+        self.lstm = BiLstm(config.text_width, TOKEN // 2, config.precision)
+        self.mlp = mlp(config.dropout)
+        self.align = align(config.dropout)
 
     def forward(
         self, words: torch.Tensor, cls: torch.Tensor, packing: Packing
@@ -154,10 +183,17 @@ class ImageBranch(nn.Module):
         self.mlp = mlp(dropout)
         self.align = align(dropout)
 
-    def forward(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """From (B, P, 2048) to I_p (B, 32) and the tokens (B, P, 128)."""
-        x = linear(maps.flatten(0, 1), self.conv.weight, self.precision) + self.conv.bias
-        tokens = self.dropout(F.relu(self.norm(x))).view(*maps.shape[:2], TOKEN)
+    def forward(self, maps: torch.Tensor, pictured: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """From (M, P, 2048) and (B,), true for the M, to I_p (B, 32) and the tokens (B, P, 128).
+
+        A blank picture's map is zero.
+        """
+        batch, positions = len(pictured), maps.shape[1]
+        x = linear(maps.flatten(0, 1), self.conv.weight, self.precision)
+        if len(maps) < batch:
+            where = pictured.repeat_interleave(positions).nonzero()[:, 0]
+            x = x.new_zeros(batch * positions, TOKEN).index_copy(0, where, x)
+        tokens = self.dropout(F.relu(self.norm(x + self.conv.bias))).view(batch, positions, TOKEN)
         return self.align(self.mlp(tokens.mean(dim=1))), tokens
 
 
@@ -202,6 +238,17 @@ class SampleFusion(nn.Module):
         words = self.text(b.packing.padded(self.text_in(b.text_tokens)), b.image[:, None], mask)
         positions = self.image(self.image_in(b.image_tokens), b.text[:, None])
         return masked_mean(words, mask), positions.mean(dim=1)
+
+
+class NoFusion(nn.Module):
+    """Instead of CMF: no streams, and the head reads the two branches alone."""
+
+    def __init__(self, dropout: float):
+        super().__init__()
+
+    def forward(self, b: Branches) -> tuple[()]:
+        """Nothing."""
+        return ()
 
 
 class BatchFusion(nn.Module):

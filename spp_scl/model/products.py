@@ -12,8 +12,8 @@ from spp_scl.features.device import has_bf16
 
 Precision = Literal["fp32", "bf16"]
 
-# oneDNN keeps what it has compiled for the last thousand shapes. Here nearly every batch has another number of
-# words, so that this is of no use and grows to a gigabyte.
+# oneDNN keeps what it has compiled for the last thousand shapes. Here nearly every batch has another number
+# of words, so that this is of no use and grows to a gigabyte.
 for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
     os.environ.setdefault(_name, "32")
 

@@ -14,7 +14,7 @@ from spp_scl.errors import UserError, first_line
 from spp_scl.files import look_again, read_json, replacing, write_json
 from spp_scl.model.network import ModelConfig, SppScl
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,20 @@ class Artifact:
     Args:
         config: of the network.
         classes: names, in the order of the logits.
-        features: the fingerprint of the encoders whose features it was trained on.
+        features: the fingerprint of the encoders whose features it was trained on; None: not known.
         batch_size: and
         seed: of the training, which `fusion: batch` repeats in prediction.
         threads: of the CPU, in training and in prediction.
-        training: the summary of the training.
+        training: the summary of the training; empty for a model that was not trained here.
     """
 
     config: ModelConfig
     classes: list[str]
-    features: str
+    features: str | None
     batch_size: int
     seed: int
     threads: int
-    training: Mapping[str, float | int | bool]
+    training: Mapping[str, float | int | bool | None]
 
 
 def save_model(path: Path | str, model: SppScl, artifact: Artifact) -> None:
@@ -97,7 +97,7 @@ def require_features(artifact: Artifact, features: str, classes: list[str], path
         UserError: they are.
     """
     again = "train it again with `dvc repro train --force`"
-    if artifact.features != features:
+    if artifact.features not in (None, features):
         raise UserError(
             f"{path}: the model was trained on features of another encoder than these files hold; {again}"
         )

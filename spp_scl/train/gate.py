@@ -6,6 +6,7 @@ number of pairs with equal labels. Step 2 is skipped once count >= floor(alpha *
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,13 @@ class Gate:
 
 
 @torch.no_grad()
-def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: float) -> Gate:
+def gate(
+    text: torch.Tensor,
+    image: torch.Tensor,
+    labels: torch.Tensor,
+    alpha: float,
+    comparison: Literal["exact", "float32"] = "exact",
+) -> Gate:
     """Decide on a batch.
 
     The dot products of T_p and I_p, non-negative and not normalized, soon exceed 17, from where a float32
@@ -44,6 +51,7 @@ def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: f
         image: (B, 32), I_p after step 1.
         labels: (B,).
         alpha: the share of the positive pairs' number that `count` must reach.
+        comparison: which one decides, this one (`exact`) or the released code's.
     """
     products = text @ image.T
     log_rest = F.logsigmoid(-products.double())  # log(1 - S)
@@ -62,12 +70,18 @@ def gate(text: torch.Tensor, image: torch.Tensor, labels: torch.Tensor, alpha: f
     )
     count, positives, saturated, rounded_count = counts.tolist()  # one wait for the device, not four
     needed = math.floor(alpha * positives)
-    return Gate(count, positives, saturated / products.numel(), count < needed, rounded_count < needed)
+    exact, float32 = count < needed, rounded_count < needed
+    step2 = float32 if comparison == "float32" else exact
+    return Gate(count, positives, saturated / products.numel(), step2, float32)
 
 
 def describe_gate(training: dict) -> str:
     """One plain sentence on the gate."""
+    if not training:
+        return "The model was not trained here: nothing is known of its gate."
     share = training["step2_share"]
+    if training["count_over_p"] is None:
+        return "There was no gate: step 2 was not to run, whatever alpha is."
     if training["alpha_mattered"]:
         return f"Step 2 ran in {share:.1%} of the batches."
     when = "every batch" if share == 1 else "no batch"

@@ -7,22 +7,32 @@ import torch
 import torch.nn.functional as F
 
 
-def intra_modal_loss(embeddings: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+def intra_modal_loss(
+    embeddings: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float,
+    anchor_in_denominator: bool = False,
+) -> torch.Tensor:
     """L_cli or L_clt: each sample against the others of its own modality.
 
-    The anchor itself is neither a positive nor in the denominator.
+    The anchor itself is neither a positive nor, by the equation, in the denominator.
 
     Args:
         embeddings: (B, K); they are l2-normalized here.
         labels: (B,).
         temperature: tau.
+        anchor_in_denominator: whether the anchor stays in the denominator, as if its similarity to itself
+            were 0: what the released code does.
 
     Returns:
         The mean over all B anchors, a scalar; an anchor without a positive counts 0.
     """
     z = F.normalize(embeddings, dim=1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    return _contrast(z @ z.T / temperature, _same(labels) & ~itself, ~itself)
+    logits = z @ z.T / temperature
+    if anchor_in_denominator:
+        return _contrast(logits.masked_fill(itself, 0), _same(labels) & ~itself, torch.ones_like(itself))
+    return _contrast(logits, _same(labels) & ~itself, ~itself)
 
 
 def inter_modal_loss(

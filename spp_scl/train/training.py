@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -42,10 +42,10 @@ class Trained:
     """A finished training.
 
     Args:
-        model: with the weights of the best epoch.
-        best_epoch: counted from 1.
+        model: with the weights of the epoch that is kept.
+        best_epoch: whose weights these are, counted from 1.
         epochs: how many ran.
-        gates: of every batch of the run.
+        gates: of every batch of the run that had one.
     """
 
     model: SppScl
@@ -56,17 +56,17 @@ class Trained:
     @property
     def step2_share(self) -> float:
         """The share of all batches in which step 2 ran."""
-        return fmean(g.step2 for g in self.gates)
+        return fmean(g.step2 for g in self.gates) if self.gates else 0.0
 
-    def summary(self) -> dict[str, float | int | bool]:
-        """What the metrics say of the training."""
+    def summary(self) -> dict[str, float | int | bool | None]:
+        """What the metrics say of the training; None for the gate's where there was none."""
         return {
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
             "step2_share": self.step2_share,
-            "step2_share_float32": fmean(g.step2_float32 for g in self.gates),
-            "count_over_p": fmean(g.count / g.positives for g in self.gates),
-            "saturated_share": fmean(g.saturated for g in self.gates),
+            "step2_share_float32": fmean(g.step2_float32 for g in self.gates) if self.gates else None,
+            "count_over_p": fmean(g.count / g.positives for g in self.gates) if self.gates else None,
+            "saturated_share": fmean(g.saturated for g in self.gates) if self.gates else None,
             # When step 2 always or never ran, a slightly other alpha would have changed nothing.
             "alpha_mattered": 0 < self.step2_share < 1,
         }
@@ -122,8 +122,9 @@ def train(
             target = data.labels[rows[batch.order]].to(data.features.device)
             step_losses, step_gate = train_batch(model, optimizer, batch, target, alpha, params)
             losses.append(step_losses)
-            gates.append(step_gate)
-        mean = _log_steps(live, len(run.gates), losses, gates)
+            gates += [step_gate] if step_gate else []
+        mean = _log_steps(live, run.batches, losses, gates)
+        run.batches += len(losses)
         run.gates += gates
         if not all(map(math.isfinite, mean.values())):
             raise UserError(
@@ -136,10 +137,9 @@ def train(
         run.keep_best(valid[selection])
         if save:
             save(run.state(live.summary))
-        share = fmean(g.step2 for g in gates)
+        share = f", step 2 {fmean(g.step2 for g in gates):.0%}" if gates else ""
         bar.set_postfix_str(
-            f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, "
-            f"best {run.best_value:.3f}, step 2 {share:.0%}"
+            f"loss {mean['loss']:.3f}, valid F1 {valid[selection]:.3f}, best {run.best_value:.3f}{share}"
         )
         bar.update()
     bar.close()
@@ -148,6 +148,8 @@ def train(
     live.make_summary()
     if run.epoch < params.epochs:
         log.info("stopped: no better validation F1 in %d epochs", params.patience)
+    if params.keep == "last":
+        return Trained(model, run.epoch, run.epoch, run.gates)
     model.load_state_dict(run.best_state)
     return Trained(model, run.best_epoch, run.epoch, run.gates)
 
@@ -161,6 +163,7 @@ class _Run:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     shuffle: torch.Generator
     epoch: int = 0
+    batches: int = 0
     best_epoch: int = 0
     best_value: float = -1.0
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -202,7 +205,7 @@ class _Run:
 
 
 _WITH_STATE = ("model", "optimizer", "scheduler")
-_PLAIN = ("epoch", "best_epoch", "best_value", "best_state")
+_PLAIN = ("epoch", "batches", "best_epoch", "best_value", "best_state")
 
 
 def epoch_batches(rows: torch.Tensor, size: int, shuffle: torch.Generator) -> list[torch.Tensor]:
@@ -220,24 +223,41 @@ def train_batch(
     labels: torch.Tensor,
     alpha: float,
     params: TrainParams,
-) -> tuple[dict[str, torch.Tensor], Gate]:
-    """The two steps on one batch; returns the losses, not yet fetched from the device, and the gate."""
+) -> tuple[dict[str, torch.Tensor], Gate | None]:
+    """The two steps on one batch.
+
+    Returns:
+        The losses, not yet fetched from the device, and the gate; None where step 2 has none.
+    """
     output = model(batch)
-    losses = {
-        "loss_ce": F.cross_entropy(output.logits, labels),
-        "loss_clt": intra_modal_loss(output.text, labels, params.temperature),
-        "loss_cli": intra_modal_loss(output.image, labels, params.temperature),
-    }
-    losses["loss"] = params.ce_weight * losses["loss_ce"] + losses["loss_clt"] + losses["loss_cli"]
+    modalities = model.config.modalities
+    losses = {"loss_ce": F.cross_entropy(output.logits, labels)}
+    for name, part, embeddings in (("loss_clt", "text", output.text), ("loss_cli", "image", output.image)):
+        if params.intra_modal and modalities in ("both", part):
+            losses[name] = intra_modal_loss(
+                embeddings, labels, params.temperature, params.anchor_in_denominator
+            )
+    if params.step2 == "merged" and modalities == "both":
+        losses["loss_clm"] = inter_modal_loss(output.image, output.text, labels, params.temperature)
+    weights = {"loss_ce": params.ce_weight}
+    losses["loss"] = sum(weights.get(name, 1) * loss for name, loss in losses.items())
     _step(optimizer, losses["loss"])
+    if params.step2 in ("never", "merged") or modalities != "both":
+        return _detached(losses), None
     # Again, with the updated weights and still in training mode; only as far as T_p and I_p, for the head has
     # no part in what follows. Its parameters have no gradient here, so the optimizer leaves them alone.
     branches = model.branches(batch)
-    decision = gate(branches.text, branches.image, labels, alpha)
+    decision = gate(branches.text, branches.image, labels, alpha, params.gate)
+    if params.step2 == "always":
+        decision = replace(decision, step2=True)
     if decision.step2:
         losses["loss_clm"] = inter_modal_loss(branches.image, branches.text, labels, params.temperature)
         _step(optimizer, losses["loss_clm"])
-    return {name: loss.detach() for name, loss in losses.items()}, decision
+    return _detached(losses), decision
+
+
+def _detached(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: loss.detach() for name, loss in losses.items()}
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -284,10 +304,11 @@ def _log_epoch(
     for name, value in losses.items():
         live.log_metric(f"epoch/{name}", value)
     live.log_metric("epoch/learning_rate", rate)
-    live.log_metric("epoch/step2_share", fmean(g.step2 for g in gates))
-    live.log_metric("epoch/step2_share_float32", fmean(g.step2_float32 for g in gates))
-    live.log_metric("epoch/count_over_p", fmean(g.count / g.positives for g in gates))
-    live.log_metric("epoch/saturated_share", fmean(g.saturated for g in gates))
+    if gates:
+        live.log_metric("epoch/step2_share", fmean(g.step2 for g in gates))
+        live.log_metric("epoch/step2_share_float32", fmean(g.step2_float32 for g in gates))
+        live.log_metric("epoch/count_over_p", fmean(g.count / g.positives for g in gates))
+        live.log_metric("epoch/saturated_share", fmean(g.saturated for g in gates))
     for name, value in valid.items():
         if name != "f1":
             live.log_metric(f"valid/{name}", value)

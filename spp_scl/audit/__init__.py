@@ -1,0 +1,1 @@
+"""What the metrics rest on: batches, repeats, the gate, floors and uncertainty."""

@@ -1,0 +1,84 @@
+"""Test tweets that stand in the training data too: the same text, the same picture, or nearly."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pandas as pd
+
+from spp_scl.clean.pictures import UnreadablePictureError, open_picture
+from spp_scl.clean.texts import normalize
+from spp_scl.errors import UserError
+from spp_scl.progress import progress
+
+# Of the 64 bits of a perceptual hash, how many may differ in nearly identical pictures: a picture saved
+# again, scaled or slightly recolored stays within; pictures of different things differ in 32 or so.
+NEAR = 4
+
+KINDS = ("text", "picture", "near_picture")
+
+
+def find_repeats(table: pd.DataFrame, split: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Find each test tweet's twins in train.
+
+    Args:
+        table: a clean table.
+        split: its split.
+        folder: the raw folder that its `image` column is relative to.
+
+    Returns:
+        One row a test tweet: id, and for each of `KINDS` the id of the first training tweet that has the
+        same normalized text, the same picture, or a nearly identical one (an equal one included); null
+        where there is none.
+
+    Raises:
+        UserError: a picture is gone.
+    """
+    joined = table.merge(split.rename(columns={"split": "side"}), on="id")
+    train, test = joined[joined["side"] == "train"], joined[joined["side"] == "test"]
+    found = pd.DataFrame({"id": test["id"]})
+    keys = joined["text"].map(normalize).replace("", None)
+    found["text"] = _first_with(keys[train.index], train["id"], keys[test.index])
+    found["picture"] = _first_with(train["picture"], train["id"], test["picture"])
+    found["near_picture"] = _first_near(train, test, folder)
+    return found.astype(dict.fromkeys(KINDS, "str")).reset_index(drop=True)
+
+
+def _first_with(keys: pd.Series, ids: pd.Series, wanted: pd.Series) -> pd.Series:
+    first = pd.Series(ids.to_numpy(), index=keys)
+    first = first[first.index.notna() & ~first.index.duplicated()]
+    return wanted.map(first)
+
+
+def _first_near(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> list[str | None]:
+    # Equal pictures are decoded once.
+    pictures = pd.concat([train, test]).dropna(subset="picture").drop_duplicates("picture")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        paths = [folder / name for name in pictures["image"]]
+        hashed = progress(pool.map(perceptual_hash, paths), desc="repeats", unit="pictures", total=len(paths))
+        codes = dict(zip(pictures["picture"], hashed, strict=True))
+    train = train.dropna(subset="picture")
+    known = np.array([codes[picture] for picture in train["picture"]], np.uint64)
+    ids = train["id"].to_numpy()
+    found: list[str | None] = []
+    for picture in test["picture"]:
+        near = [] if pd.isna(picture) else np.bitwise_count(known ^ codes[picture]) <= NEAR
+        found.append(ids[np.argmax(near)] if np.any(near) else None)
+    return found
+
+
+def perceptual_hash(path: Path) -> np.uint64:
+    """The 64 bits of a picture's pHash: the signs of its lowest frequencies, against their median.
+
+    Raises:
+        UserError: the picture cannot be read any more.
+    """
+    try:
+        picture = open_picture(path)
+    except (FileNotFoundError, UnreadablePictureError) as error:
+        raise UserError(
+            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
+        ) from None
+    return np.packbits(imagehash.phash(picture).hash.flatten()).view(">u8")[0].astype(np.uint64)

@@ -1,0 +1,1 @@
+"""What the authors have released, read into this project."""

@@ -1,0 +1,151 @@
+"""The released code's departures and the paper's ablations, each a parameter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from spp_scl.features.store import read_texts
+from spp_scl.features.text import TextEncoder, encode_texts
+from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.train.gate import gate
+from spp_scl.train.losses import intra_modal_loss
+from spp_scl.train.training import train_batch
+from tests.conftest import ENCODING
+from tests.small_bert import save_bert
+from tests.test_training import PARAMS
+
+
+def network(data, **changes):
+    torch.manual_seed(0)
+    config = {"classes": len(data.classes), "text_width": data.text_width, "fusion": "sample"}
+    return SppScl(ModelConfig(**{**config, "dropout": 0.0, "precision": "fp32", **changes}))
+
+
+def one_batch(data, model, alpha=2 / 3, **changes):
+    """The losses and the gate of one batch, and how many optimizer steps it took."""
+    batch = data.features.batch(data.rows["train"][:16])
+    labels = data.labels[data.rows["train"][:16][batch.order]]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    taken = []
+    optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    losses, decision = train_batch(
+        model.train(), optimizer, batch, labels, alpha, PARAMS.model_copy(update=changes)
+    )
+    return losses, decision, len(taken)
+
+
+def test_with_the_anchor_in_the_denominator_it_adds_exp_of_zero_to_the_others():
+    torch.manual_seed(1)
+    embeddings, labels = torch.randn(12, 32, dtype=torch.float64), torch.arange(12) % 3
+    z = F.normalize(embeddings, dim=1)
+    terms = []
+    for i in range(12):
+        exps = {a: torch.exp(z[i] @ z[a] / 0.07) for a in range(12) if a != i}
+        positives = [p for p in exps if labels[p] == labels[i]]
+        denominator = sum(exps.values()) + 1
+        terms.append(-sum(torch.log(exps[p] / denominator) for p in positives) / len(positives))
+    found = intra_modal_loss(embeddings, labels, 0.07, anchor_in_denominator=True)
+    torch.testing.assert_close(found, torch.stack(terms).mean())
+    assert found > intra_modal_loss(embeddings, labels, 0.07)
+
+
+def test_the_float32_gate_decides_as_float32_sigmoids_do_and_the_exact_one_as_real_numbers_do():
+    """Products around 20, whose sigmoids are all 1 in float32: there no pair is below the mean."""
+    torch.manual_seed(2)
+    text, image = torch.full((16, 32), 0.8), torch.rand(16, 32) * 0.1 + 0.8
+    labels = torch.arange(16) % 2
+    exact = gate(text, image, labels, 0.1)
+    rounded = gate(text, image, labels, 0.1, "float32")
+    assert exact.saturated == 1.0
+    assert exact.count == rounded.count > 0
+    assert not exact.step2
+    assert rounded.step2
+    assert rounded.step2_float32 == exact.step2_float32
+
+
+def test_kept_padding_is_every_position_between_the_first_and_the_last(sample, tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "good", "day"]
+    folder = save_bert(tmp_path / "bert", words)
+    table = sample.table.head(3).copy()
+    table["text"] = ["a good day", "", "day " * 50]
+    options = {**ENCODING, "weights": str(folder), "precision": "fp32", "max_positions": 20}
+    encode_texts(table, tmp_path / "kept.h5", padding="kept", **options)
+    encode_texts(table, tmp_path / "masked.h5", **options)
+    kept, masked = read_texts(tmp_path / "kept.h5"), read_texts(tmp_path / "masked.h5")
+    assert kept.offsets.diff().tolist() == [18, 0, 18]
+    assert masked.offsets.diff().tolist() == [3, 0, 18]
+    assert kept.encoder.fingerprint != masked.encoder.fingerprint
+    encoder = TextEncoder(str(folder), 0, [], 20)
+    ids = torch.zeros(1, 20, dtype=torch.long)
+    ids[0, :5] = torch.tensor(encoder.tokenize(["a good day"])[0])
+    with torch.no_grad():
+        states = encoder(ids, (torch.arange(20) < 5).long()[None])[0]  # (20, 4, D)
+    torch.testing.assert_close(kept.words[:18].float(), states[1:19], rtol=2e-3, atol=2e-3)
+    # [SEP] and padding have vectors of their own, and the words are what they are without them.
+    assert kept.words[3:18].float().abs().sum(dim=(1, 2)).min() > 1
+    torch.testing.assert_close(kept.words[:3], masked.words[:3], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("step2", "alpha", "steps", "ran"),
+    [("gated", 0.0, 1, False), ("gated", 1e9, 2, True), ("always", 0.0, 2, True)],
+)
+def test_step_2_runs_as_the_gate_says_or_always(data, step2, alpha, steps, ran):
+    losses, decision, taken = one_batch(data, network(data), alpha, step2=step2)
+    assert taken == steps
+    assert decision.step2 == ran == ("loss_clm" in losses)
+
+
+def test_without_step_2_there_is_no_gate_and_no_inter_modal_loss(data):
+    losses, decision, taken = one_batch(data, network(data), alpha=1e9, step2="never")
+    assert (taken, decision) == (1, None)
+    assert losses.keys() == {"loss", "loss_ce", "loss_clt", "loss_cli"}
+
+
+def test_one_step_minimizes_all_losses_at_once(data):
+    losses, decision, taken = one_batch(data, network(data), step2="merged")
+    assert (taken, decision) == (1, None)
+    total = 5 * losses["loss_ce"] + losses["loss_clt"] + losses["loss_cli"] + losses["loss_clm"]
+    torch.testing.assert_close(losses["loss"], total)
+
+
+def test_without_the_intra_modal_losses_step_1_is_the_cross_entropy(data):
+    losses, _, _ = one_batch(data, network(data), alpha=0.0, intra_modal=False)
+    assert losses.keys() == {"loss", "loss_ce"}
+    torch.testing.assert_close(losses["loss"], 5 * losses["loss_ce"])
+
+
+def test_the_last_layer_alone_reads_no_other_and_no_cls(data):
+    model = network(data, layers="last").eval()
+    batch = data.features.batch(data.rows["test"])
+    before = model(batch).logits
+    batch.words[:, :-1] = 7
+    batch.cls[:] = 7
+    assert torch.equal(model(batch).logits, before)
+    batch.words[:, -1] = 7
+    assert not torch.equal(model(batch).logits, before)
+
+
+def test_without_fusion_the_head_reads_both_branches_and_no_more(data):
+    model = network(data, fusion="none").eval()
+    batch = data.features.batch(data.rows["test"])
+    branches = model.branches(batch)
+    fused = model.classifier(torch.cat([branches.image, branches.text], dim=1))
+    assert torch.equal(model(batch).logits, model.fc(fused))
+    assert not list(model.fusion.parameters())
+
+
+@pytest.mark.parametrize(("modality", "other"), [("text", "maps"), ("image", "words")])
+def test_one_modality_alone_reads_nothing_of_the_other_and_learns_in_one_step(data, modality, other):
+    model = network(data, modalities=modality)
+    losses, decision, taken = one_batch(data, model, alpha=1e9)
+    assert (taken, decision) == (1, None)
+    assert losses.keys() == {"loss", "loss_ce", {"text": "loss_clt", "image": "loss_cli"}[modality]}
+    model.eval()
+    batch = data.features.batch(data.rows["test"])
+    output = model(batch)
+    getattr(batch, other)[:] = 7
+    assert torch.equal(model(batch).logits, output.logits)
+    absent = {"text": output.image, "image": output.text}[modality]
+    assert absent.shape == (len(batch.order), 32)
+    assert not absent.any()
