@@ -1,0 +1,249 @@
+"""A study's result: a table for people, a table for programs, and figures."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from spp_scl.raw.datasets import DATASETS
+from studies.definitions import Overrides, Study
+from studies.results import Run
+from studies.statistics import RESAMPLES, Difference, Summary, compare, summarize
+
+FOLDER = Path("reports/studies")
+
+# Accuracy and the F1 that the dataset's papers report, of the paper's SPP-SCL (arXiv 2602.20767).
+PUBLISHED = {"mvsa_single": (0.8133, 0.8015), "mvsa_multiple": (0.7871, 0.7753), "hfm": (0.9469, 0.9450)}
+
+_COLORS = ("#0072B2", "#E69F00", "#D55E00", "#009E73")
+_MARKERS = "osD^"
+
+
+def write_report(
+    study: Study, data: str, runs: Mapping[str, Sequence[Run]], base: Overrides, command: str
+) -> list[Path]:
+    """Write `<data>-<study>.md`, `.csv` and `.png` (and `-tsne.png`); returns the files.
+
+    Args:
+        study: its rows are reported as far as they have runs.
+        data: the name of the data, for the files' names.
+        runs: of each row, seed by seed.
+        base: the overrides of every run.
+        command: what ran them.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    dataset = next(run for found in runs.values() for run in found).params["dataset"]
+    f1 = DATASETS[dataset].selection
+    rows = {name: found for name, found in runs.items() if found}
+    summaries = {
+        name: {
+            **{s: summarize([r.metrics["test"][s] for r in found]) for s in ("accuracy", f1)},
+            "step2": summarize([r.metrics["train"]["step2_share"] for r in found]),
+            "changed": summarize([r.audit["coupling"]["shuffled"]["changed_mean"] for r in found]),
+        }
+        for name, found in rows.items()
+    }
+    differences = {
+        name: _difference(found, rows[study.reference])
+        for name, found in rows.items()
+        if name != study.reference and study.reference in rows
+    }
+    stem = FOLDER / f"{data}-{study.name}"
+    _runs_table(study, rows).to_csv(f"{stem}.csv", index=False)
+    figures = [Path(f"{stem}.png")]
+    if study.x:
+        _draw_curve(figures[0], study, rows, f1, f"{study.title}: {data}")
+    else:
+        _draw_rows(figures[0], summaries, f1, f"{study.title}: {data}")
+    panel = {name: rows[name][0] for name in study.tsne if name in rows}
+    if panel:
+        figures.append(Path(f"{stem}-tsne.png"))
+        _draw_tsne(figures[-1], panel, data)
+    page = _page(study, data, dataset, summaries, differences, base, command, figures)
+    Path(f"{stem}.md").write_text(page, encoding="utf-8")
+    return [Path(f"{stem}.md"), Path(f"{stem}.csv"), *figures]
+
+
+def _difference(row: Sequence[Run], reference: Sequence[Run]) -> Difference | None:
+    """Over the seeds that both have."""
+    pairs = [(r, o) for r in row for o in reference if r.seed == o.seed]
+    if not pairs:
+        return None
+    return compare([_tested(r) for r, _ in pairs], [_tested(o) for _, o in pairs])
+
+
+def _tested(run: Run) -> pd.DataFrame:
+    predictions = run.table("reports/predictions.csv")
+    return predictions[predictions["split"] == "test"].reset_index(drop=True)
+
+
+def _runs_table(study: Study, rows: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    lines = []
+    for name, found in rows.items():
+        for run in found:
+            test, train, coupling = run.metrics["test"], run.metrics["train"], run.audit["coupling"]
+            lines.append(
+                {
+                    "row": name,
+                    "overrides": " ".join(f"{k}={v}" for k, v in study.rows[name].items()),
+                    "seed": run.seed,
+                    **{s: test[s] for s in ("accuracy", "f1_weighted", "f1_macro", "loss")},
+                    "valid_accuracy": run.metrics["valid"]["accuracy"],
+                    **{s: train[s] for s in ("best_epoch", "epochs", "step2_share", "count_over_p")},
+                    "saturated_share": train["saturated_share"],
+                    "shuffled_changed": coupling["shuffled"]["changed_mean"],
+                    "shuffled_accuracy": coupling["shuffled"]["accuracy_mean"],
+                    "file_order_accuracy": coupling["file_order"]["accuracy"],
+                    "one_at_a_time_accuracy": coupling["one_at_a_time"]["accuracy"],
+                    "experiment": run.name,
+                }
+            )
+    return pd.DataFrame(lines)
+
+
+def _page(
+    study: Study,
+    data: str,
+    dataset: str,
+    summaries: Mapping[str, Mapping[str, Summary]],
+    differences: Mapping[str, Difference | None],
+    base: Overrides,
+    command: str,
+    figures: Sequence[Path],
+) -> str:
+    f1 = DATASETS[dataset].selection
+    seeds = max(s["accuracy"].seeds for s in summaries.values())
+    lines = [
+        f"# {study.title}: {data}",
+        "",
+        f"Dataset `{dataset}`, test set. Mean ± standard deviation over {seeds} seed(s), with the 95 % "
+        "interval of the mean (Student's t). Difference: accuracy minus the first row's; paired bootstrap "
+        f"over the test tweets ({RESAMPLES:,} resamples, a tweet with all its seeds): 95 % interval and p.",
+        "",
+        f"```\n{command}\n```",
+        "",
+        "Overrides of every row: " + (", ".join(f"`{k}={v}`" for k, v in base.items()) or "none") + ".",
+        "",
+        f"| row | seeds | accuracy | {f1.removeprefix('f1_')} F1 | difference | p | step 2 | shuffled |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, s in summaries.items():
+        d = differences.get(name)
+        told = f"{d.mean * 100:+.1f} [{d.low * 100:+.1f}, {d.high * 100:+.1f}]" if d else ""
+        p = "" if not d else f"{d.p:.3f}" if d.p >= 0.001 else "< 0.001"
+        lines.append(
+            f"| {name} | {s['accuracy'].seeds} | {_told(s['accuracy'])} | {_told(s[f1])} | {told} | {p} "
+            f"| {s['step2'].mean:.0%} | {s['changed'].mean:.1%} |"
+        )
+    if dataset in PUBLISHED:
+        accuracy, published_f1 = PUBLISHED[dataset]
+        lines.append(f"| *SPP-SCL, as published* | | {accuracy:.4f} | {published_f1:.4f} | | | | |")
+    lines += [
+        "",
+        "Step 2: share of the batches in which it ran. Shuffled: share of the test predictions that another "
+        "random order of the test set changes.",
+    ]
+    for figure in figures:
+        lines += ["", f"![{figure.stem}]({figure.name})"]
+    return "\n".join(lines) + "\n"
+
+
+def _told(s: Summary) -> str:
+    if math.isnan(s.deviation):
+        return f"{s.mean:.4f}"
+    return f"{s.mean:.4f} ± {s.deviation:.4f} [{s.low:.4f}, {s.high:.4f}]"
+
+
+def _draw_rows(path: Path, summaries: Mapping[str, Mapping[str, Summary]], f1: str, title: str) -> None:
+    """Each row's mean and interval, accuracy and F1."""
+    figure, ax = plt.subplots(figsize=(9, 1.2 + 0.5 * len(summaries)), layout="constrained")
+    places = np.arange(len(summaries))[::-1]
+    for i, score in enumerate(("accuracy", f1)):
+        found = [s[score] for s in summaries.values()]
+        half = [0 if math.isnan(s.deviation) else s.high - s.mean for s in found]
+        ax.errorbar(
+            [s.mean for s in found],
+            places + 0.12 - 0.24 * i,
+            xerr=half,
+            fmt=_MARKERS[i],
+            color=_COLORS[i],
+            capsize=3,
+            label=score.replace("_", " "),
+        )
+    ax.axvline(next(iter(summaries.values()))["accuracy"].mean, color="0.8", zorder=0)
+    ax.set_yticks(places, list(summaries))
+    ax.set_xlabel("test set: mean and 95 % interval over seeds")
+    ax.set_title(title)
+    ax.legend(loc="best")
+    _save(figure, path)
+
+
+def _draw_curve(path: Path, study: Study, rows: Mapping[str, Sequence[Run]], f1: str, title: str) -> None:
+    """The scores and the share of batches with step 2, over the parameter that varies."""
+    found = sorted(
+        ((runs[0].params[study.x], runs) for runs in rows.values()), key=lambda pair: float(pair[0])
+    )
+    x = [float(value) for value, _ in found]
+    figure, (top, bottom) = plt.subplots(
+        2, 1, figsize=(8, 6.5), sharex=True, height_ratios=(3, 2), layout="constrained"
+    )
+    for i, score in enumerate(("accuracy", f1)):
+        s = [summarize([run.metrics["test"][score] for run in runs]) for _, runs in found]
+        half = [0 if math.isnan(one.deviation) else one.high - one.mean for one in s]
+        options = {"marker": _MARKERS[i], "color": _COLORS[i], "capsize": 3, "label": score.replace("_", " ")}
+        top.errorbar(x, [one.mean for one in s], yerr=half, **options)
+    top.set_ylabel("test set: mean and 95 % interval")
+    top.legend()
+    top.set_title(title)
+    for i, (key, label) in enumerate(
+        (("step2_share", "step 2 ran"), ("step2_share_float32", "it would have, compared in float32"))
+    ):
+        means = [np.mean([run.metrics["train"][key] for run in runs]) for _, runs in found]
+        bottom.plot(x, means, marker=_MARKERS[i + 2], color=_COLORS[i + 2], label=label)
+    bottom.set_ylim(-0.05, 1.05)
+    bottom.set_ylabel("share of batches")
+    bottom.set_xlabel(study.x)
+    bottom.legend()
+    _save(figure, path)
+
+
+def _draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
+    """The fused space of each row's first seed, side by side."""
+    figure, axes = plt.subplots(
+        1, len(panel), figsize=(5 * len(panel), 5.4), layout="constrained", squeeze=False
+    )
+    for (name, run), ax in zip(panel.items(), axes[0], strict=True):
+        table = run.table("reports/tsne.csv")
+        classes = sorted(table["label"].unique())
+        size = float(np.clip(9000 / len(table), 6, 40))
+        for i, label in enumerate(classes):
+            part = table[table["label"] == label]
+            ax.scatter(
+                part["fused_x"].astype(float),
+                part["fused_y"].astype(float),
+                s=size,
+                c=_COLORS[i % len(_COLORS)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                alpha=0.75,
+                linewidths=0,
+                label=label,
+            )
+        ax.set_title(f"{name}\naccuracy {run.metrics['test']['accuracy']:.4f}")
+        ax.set_xticks([])
+        ax.set_yticks([])
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8, markerscale=1.5
+    )
+    figure.suptitle(f"t-SNE of the fused vectors, test set: {data}, seed {next(iter(panel.values())).seed}")
+    _save(figure, path)
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,135 @@
+"""Studies: what they vary, how they are run and compared, and what a reader gets."""
+
+import json
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+
+from spp_scl.errors import UserError
+from spp_scl.params import load_params
+from studies.definitions import choose_studies, experiment_name, load_studies
+from studies.statistics import compare, summarize
+from tests.pipeline import ENVIRONMENT, ROOT, run, set_params, small_clone
+
+
+@pytest.mark.parametrize("study", load_studies().values(), ids=lambda s: s.name)
+def test_each_row_overrides_parameters_by_values_that_they_take(study, tmp_path):
+    names = {experiment_name("x", overrides, 1) for overrides in study.rows.values()}
+    assert len(names) == len(study.rows)
+    assert study.rows[study.reference] == {}
+    assert set(study.tsne) <= set(study.rows)
+    for overrides in study.rows.values():
+        sections = {}
+        for key, value in overrides.items():
+            first, _, rest = key.partition(".")
+            sections.setdefault(first, {}).update({rest: value}) if rest else sections.update({first: value})
+        (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+        default = load_params(tmp_path / "params.yaml")
+        set_params(tmp_path, **sections)
+        changed = load_params(tmp_path / "params.yaml")
+        assert (changed == default) == (not overrides)
+
+
+def test_an_unknown_study_is_named():
+    with pytest.raises(UserError, match="no study alfa; there are ablations"):
+        choose_studies(["alfa"])
+
+
+def test_a_summary_is_students_interval():
+    s = summarize([0.70, 0.72, 0.74])
+    assert (s.mean, s.deviation) == (pytest.approx(0.72), pytest.approx(0.02))
+    assert s.high - s.mean == pytest.approx(4.303 * 0.02 / 3**0.5, rel=1e-3)
+    assert np.isnan(summarize([0.7]).low)
+
+
+def predictions(right, n, seed):
+    """Test predictions of which the given share is right."""
+    rng = np.random.default_rng(seed)
+    hit = rng.random(n) < right
+    frame = {"id": [str(i) for i in range(n)], "label": "a", "prediction": np.where(hit, "a", "b")}
+    return pd.DataFrame(frame)
+
+
+def test_a_difference_is_found_where_there_is_one_and_not_where_there_is_none():
+    better = [predictions(0.8, 500, seed) for seed in range(3)]
+    worse = [predictions(0.6, 500, seed) for seed in range(10, 13)]
+    found = compare(better, worse)
+    gains = np.mean(
+        [
+            (b["prediction"] == "a").astype(int) - (w["prediction"] == "a")
+            for b, w in zip(better, worse, strict=True)
+        ],
+        axis=0,
+    )
+    assert found.mean == pytest.approx(gains.mean())
+    half = 1.96 * gains.std() / 500**0.5
+    assert found.low == pytest.approx(gains.mean() - half, abs=0.005)
+    assert found.p < 0.001
+    # Of rows that are equally good, about one in twenty is told apart.
+    others = [compare([predictions(0.8, 500, s)], [predictions(0.8, 500, 100 + s)]).p for s in range(20)]
+    assert sum(p < 0.05 for p in others) <= 3
+    nothing = compare(better, better)
+    assert (nothing.mean, nothing.low, nothing.high, nothing.p) == (0, 0, 0, 1)
+
+
+def test_p_agrees_with_the_paired_t_test_of_many_tweets():
+    one, other = predictions(0.75, 2000, 1), predictions(0.73, 2000, 2)
+    gains = [(f["prediction"] == "a").astype(int) for f in (one, other)]
+    assert compare([one], [other]).p == pytest.approx(ttest_rel(*gains).pvalue, abs=0.03)
+
+
+def test_predictions_of_other_tweets_are_not_paired():
+    with pytest.raises(ValueError, match="different test tweets"):
+        compare([predictions(0.8, 50, 1)], [predictions(0.8, 40, 1)])
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A small clone, the sample reproduced, with a study of two rows that has been run with one seed."""
+    folder = small_clone(tmp_path_factory.mktemp("studied"), epochs=1)
+    (folder / "studies/definitions.yaml").write_text(
+        "small:\n  title: Small\n  x: alpha\n  rows:\n    one: {}\n    two: { alpha: 0.0 }\n  tsne: [one]\n"
+    )
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    run(folder, "python", "-m", "studies", "run", "small", "--data", "tiny", "--seeds", "1", "-j", "1")
+    return folder
+
+
+def names(folder):
+    return set(run(folder, "dvc", "exp", "list", "--name-only", "-A").split())
+
+
+def test_a_study_runs_as_experiments_once_and_is_collected(studied):
+    assert names(studied) >= {"tiny-reference-s1", "tiny-alpha-0.0-s1"}
+    before = run(studied, "git", "for-each-ref", "refs/exps")
+    again = ["python", "-m", "studies", "run", "small", "--data", "tiny", "--seeds", "1", "-j", "1"]
+    done = subprocess.run(again, cwd=studied, env=ENVIRONMENT, capture_output=True, timeout=60)
+    assert done.returncode == 0
+    assert run(studied, "git", "for-each-ref", "refs/exps") == before
+    run(studied, "python", "-m", "studies", "collect", "small", "--data", "tiny", "--seeds", "1")
+    stem = studied / "reports/studies/tiny-small"
+    runs = pd.read_csv(f"{stem}.csv").set_index("row")
+    assert runs.loc["two", "step2_share"] == 0
+    page = stem.with_suffix(".md").read_text()
+    assert f"{runs.loc['one', 'accuracy']:.4f}" in page
+    assert "python -m studies run small --data tiny" in page
+    for kind in ("", "-tsne"):
+        assert f"tiny-small{kind}.png" in page
+        assert stem.with_name(f"tiny-small{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_that_differ_in_more_than_the_study_varies_are_not_compared(studied):
+    metrics = json.loads((studied / "reports/metrics.json").read_text())
+    assert metrics["test"]
+    run(studied, "dvc", "exp", "remove", "tiny-alpha-0.0-s1")
+    run(studied, "dvc", "exp", "run", "-f", "--temp", "--name", "tiny-alpha-0.0-s1", "-S", "alpha=0.0",
+        "-S", "seed=1", "-S", "train.threads=1", "-S", "train.batch_size=12")  # fmt: skip
+    output = run(
+        studied, "python", "-m", "studies", "collect", "small", "--data", "tiny", "--seeds", "1", code=1
+    )
+    assert "differ in more than their rows do: train.batch_size" in output
