@@ -2,10 +2,9 @@
 
 import logging
 
-import pandas as pd
-
 from spp_scl.audit.audit import audit
 from spp_scl.audit.page import write_page
+from spp_scl.audit.repeats import read_repeats
 from spp_scl.files import read_json, replacing, write_json
 from spp_scl.model.data import load_data
 from spp_scl.params import load_params
@@ -24,14 +23,12 @@ def main() -> None:
         f"data/features/{params.dataset}/text.h5",
     )
     require_features(artifact, data.fingerprint, data.classes, model_path)
-    # Ids and labels may look like numbers, or like nothing.
-    text = {"id": str, "label": str, "prediction": str}
+    test = data.table["id"].iloc[data.rows["test"].numpy()].tolist()
     found = audit(
         model,
         artifact,
         data,
-        pd.read_csv("reports/predictions.csv", dtype=text, keep_default_na=False),
-        pd.read_csv("reports/repeats.csv", dtype=str, keep_default_na=False, na_values=[""]),
+        read_repeats("reports/repeats.csv", test),
         read_json("reports/floors.json", "the floors"),
         params.seed,
     )

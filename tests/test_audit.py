@@ -16,9 +16,10 @@ from spp_scl.audit.audit import audit
 from spp_scl.audit.coupling import audit_coupling
 from spp_scl.audit.floors import compute_floors, pool
 from spp_scl.audit.page import write_page
-from spp_scl.audit.repeats import NEAR, find_repeats, perceptual_hash
+from spp_scl.audit.repeats import NEAR, find_repeats, perceptual_hash, read_repeats
 from spp_scl.audit.uncertainty import bootstrap, calibration_error
 from spp_scl.clean.pictures import hash_picture
+from spp_scl.errors import UserError
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.artifact import Artifact
@@ -44,7 +45,7 @@ def untrained(data, fusion):
 
 
 def test_nothing_couples_a_tweet_to_its_batch_where_fusion_is_within_a_tweet(data):
-    found = audit_coupling(*untrained(data, "sample"), data)
+    _, found = audit_coupling(*untrained(data, "sample"), data)
     assert set(found) == {
         "own", "file_order", "shuffled", "one_at_a_time", "batches_of_16", "batches_of_256",
     }  # fmt: skip
@@ -69,7 +70,7 @@ def test_coupling_to_the_batch_is_measured_and_said(data, monkeypatch):
 
     monkeypatch.setattr(coupling, "predict", follow_the_first)
     model, artifact = untrained(data, "batch")
-    found = audit_coupling(model, artifact, data)
+    _, found = audit_coupling(model, artifact, data)
     assert len(labels) == 6
     own = labels[[1, 1, 5, 5, 5, 5]]  # batches of four, from the end
     assert found["one_at_a_time"]["accuracy"] == 1
@@ -116,6 +117,24 @@ def test_test_tweets_that_stand_in_train_are_found_by_text_by_picture_and_by_a_l
     assert found["text"].replace("", None).dropna().to_dict() == {"t2": "t0"}
     assert found["picture"].dropna().to_dict() == {"t5": "t0"}
     assert found["near_picture"].dropna().to_dict() == {"t2": "t1", "t5": "t0"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "of others", "cut", "not a table"])
+def test_repeats_that_cannot_be_read_are_named_with_what_makes_them(damage, tmp_path):
+    path, ids = tmp_path / "repeats.csv", ["007", "nan", "NA"]
+    table = pd.DataFrame({"id": ids, "text": ["1", None, None], "picture": None, "near_picture": None})
+    table.to_csv(path, index=False)
+    found = read_repeats(path, ids[::-1])
+    assert found["id"].tolist() == ids[::-1]
+    assert found["text"].isna().tolist() == [True, True, False]
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-8])
+    elif damage == "not a table":
+        path.write_bytes(b"\x80\n")
+    with pytest.raises(UserError, match=r"repeats\.csv: .*`dvc repro"):
+        read_repeats(path, ["1", "2", "3"] if damage == "of others" else ids)
 
 
 def test_perceptual_hashes_of_the_same_thing_are_near_and_of_others_far(sample):
@@ -171,7 +190,7 @@ def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion
     splits = pd.read_parquet(sample.split)
     repeats = find_repeats(sample.table, splits, sample.raw)
     floors, _ = compute_floors(data, "f1_weighted")
-    found = audit(model, artifact, data, predictions, repeats, floors, seed=1)
+    found = audit(model, artifact, data, repeats, floors, seed=1)
     assert list(found.findings) == list(found.figures)
     own = found.figures["coupling"]["own"]["accuracy"]
     test = predictions[predictions["split"] == "test"]
@@ -183,9 +202,7 @@ def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion
     page = write_page(found, "sample")
     assert all(finding in page for finding in found.findings.values())
     imported = dataclasses.replace(artifact, training={})
-    assert (
-        "not trained here" in audit(model, imported, data, predictions, repeats, floors, 1).findings["gate"]
-    )
+    assert "not trained here" in audit(model, imported, data, repeats, floors, 1).findings["gate"]
 
 
 def test_repeats_are_scored_with_and_without(data, sample):
@@ -196,7 +213,7 @@ def test_repeats_are_scored_with_and_without(data, sample):
     repeats = pd.DataFrame({"id": test["id"], "text": None, "picture": None, "near_picture": None})
     repeats.loc[:1, "text"] = train["id"].iloc[0]
     floors, _ = compute_floors(data, "f1_weighted")
-    r = audit(model, artifact, data, predictions, repeats, floors, seed=1).figures["repeats"]
+    r = audit(model, artifact, data, repeats, floors, seed=1).figures["repeats"]
     right = (test["prediction"] == test["label"]).to_numpy()
     assert r["text"]["tweets"] == r["any"]["tweets"] == 2
     assert r["text"]["same_label"] == (test["label"][:2] == str(train["label"].iloc[0])).sum()

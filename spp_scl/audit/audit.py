@@ -36,7 +36,6 @@ def audit(
     model: SppScl,
     artifact: Artifact,
     data: Data,
-    predictions: pd.DataFrame,
     repeats: pd.DataFrame,
     floors: Mapping[str, Mapping],
     seed: int,
@@ -47,28 +46,24 @@ def audit(
         model: as `load_model` returns it.
         artifact: beside it.
         data: what it was trained and evaluated on.
-        predictions: of its evaluation, all splits.
         repeats: see `find_repeats`.
         floors: see `compute_floors`.
         seed: draws the bootstrap's resamples.
     """
     model = model.to(data.features.device)
-    test = predictions[predictions["split"] == "test"].reset_index(drop=True)
-    repeats = repeats.set_index("id").loc[test["id"]].reset_index()
-    probabilities = test[[f"p_{name}" for name in data.classes]].to_numpy(dtype=np.float32)
     labels = data.labels[data.rows["test"]].numpy()
-    chosen = pd.Categorical(test["prediction"], categories=data.classes).codes.astype(np.int64)
+    logits, coupling = audit_coupling(model, artifact, data)
     figures = {
-        "coupling": audit_coupling(model, artifact, data),
-        "repeats": _score_repeats(repeats, probabilities, labels, data),
+        "coupling": coupling,
+        "repeats": _score_repeats(repeats, logits, data),
         "gate": dict(artifact.training),
         "floors": {name: {score: f["test"][score] for score in SCORES} for name, f in floors.items()},
         "uncertainty": {
-            **bootstrap(labels, chosen, len(data.classes), seed),
-            "calibration_error": calibration_error(probabilities, labels),
+            **bootstrap(labels, logits.argmax(dim=1).numpy(), len(data.classes), seed),
+            "calibration_error": calibration_error(logits.softmax(dim=1).numpy(), labels),
         },
     }
-    own = {score: float(v) for score, v in _score(probabilities, labels, data.classes).items()}
+    own = _score(logits, data.labels[data.rows["test"]], data.classes)
     findings = {
         "coupling": _tell_coupling(figures["coupling"], artifact.config.fusion, len(labels)),
         "repeats": _tell_repeats(figures["repeats"], len(labels)),
@@ -79,15 +74,12 @@ def audit(
     return Audit(figures, findings)
 
 
-def _score(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    logits = torch.from_numpy(np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))
-    metrics = classification_metrics(logits, torch.from_numpy(labels), classes)
+def _score(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
+    metrics = classification_metrics(logits, labels, classes)
     return {score: metrics[score] for score in SCORES}
 
 
-def _score_repeats(
-    repeats: pd.DataFrame, probabilities: np.ndarray, labels: np.ndarray, data: Data
-) -> dict[str, Mapping]:
+def _score_repeats(repeats: pd.DataFrame, logits: torch.Tensor, data: Data) -> dict[str, Mapping]:
     labels_of = pd.Series(data.table["label"].astype("str").to_numpy(), index=data.table["id"])
     own = labels_of[repeats["id"]].to_numpy()
     result, any_kind = {}, np.zeros(len(repeats), dtype=bool)
@@ -97,9 +89,10 @@ def _score_repeats(
         same = labels_of[repeats.loc[there, kind]].to_numpy() == own[there]
         result[kind] = {"tweets": int(there.sum()), "same_label": int(same.sum())}
     result["any"] = {"tweets": int(any_kind.sum())}
-    for name, rows in (("with", slice(None)), ("without", ~any_kind)):
-        if len(labels[rows]):
-            result[name] = _score(probabilities[rows], labels[rows], data.classes)
+    labels = data.labels[data.rows["test"]]
+    for name, rows in (("with", np.ones_like(any_kind)), ("without", ~any_kind)):
+        if rows.any():
+            result[name] = _score(logits[rows], labels[rows], data.classes)
     return result
 
 

@@ -15,47 +15,49 @@ ORDERS = 20
 BATCH_SIZES = (16, 256)
 
 
-def audit_coupling(model: SppScl, artifact: Artifact, data: Data) -> dict[str, Mapping]:
+def audit_coupling(model: SppScl, artifact: Artifact, data: Data) -> tuple[torch.Tensor, dict[str, Mapping]]:
     """Evaluate the test set in other orders and batches than the metrics' own.
 
     Returns:
-        For each way its accuracy, and `changed`, the share of the predictions that are not the metrics'
-        own; for the shuffled orders their mean and range.
+        The metrics' own logits, (n, C); and for each way its accuracy, and `changed`, the share of the
+        predictions that are not the metrics' own; for the shuffled orders their mean and range.
     """
     torch.set_num_threads(artifact.threads)
     rows = data.rows["test"]
     labels = data.labels[rows]
     bar = progress(desc="coupling", unit="passes", total=ORDERS + len(BATCH_SIZES) + 3)
 
-    def chosen(size: int = artifact.batch_size, order: torch.Tensor | None = None) -> torch.Tensor:
+    def run(size: int = artifact.batch_size, order: torch.Tensor | None = None) -> torch.Tensor:
         output = predict(model, data.features, rows, size, artifact.seed, order=order)
         bar.update()
-        return output.logits.argmax(dim=1)
+        return output.logits
 
-    own = chosen()
+    logits = run()
+    own = logits.argmax(dim=1)
     in_file_order = torch.arange(len(rows))
     shuffled = [
         torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)) for seed in range(ORDERS)
     ]
 
-    def compare(prediction: torch.Tensor) -> dict[str, float]:
+    def compare(logits: torch.Tensor) -> dict[str, float]:
+        prediction = logits.argmax(dim=1)
         return {
             "accuracy": (prediction == labels).double().mean().item(),
             "changed": (prediction != own).double().mean().item(),
         }
 
-    several = [compare(chosen(order=order)) for order in shuffled]
+    several = [compare(run(order=order)) for order in shuffled]
     result = {
-        "own": {"accuracy": compare(own)["accuracy"]},
-        "file_order": compare(chosen(order=in_file_order)),
+        "own": {"accuracy": compare(logits)["accuracy"]},
+        "file_order": compare(run(order=in_file_order)),
         "shuffled": {
             f"{name}_{how}": function(one[name] for one in several)
             for name in ("accuracy", "changed")
             for how, function in (("mean", fmean), ("min", min), ("max", max))
         },
-        "one_at_a_time": compare(chosen(size=1)),
+        "one_at_a_time": compare(run(size=1)),
         # In the first of the shuffled orders, so that only the size differs from it.
-        **{f"batches_of_{size}": compare(chosen(size, shuffled[0])) for size in BATCH_SIZES},
+        **{f"batches_of_{size}": compare(run(size, shuffled[0])) for size in BATCH_SIZES},
     }
     bar.close()
-    return result
+    return logits, result

@@ -1,16 +1,17 @@
 """Test tweets that stand in the training data too: the same text, the same picture, or nearly."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pandas as pd
 
 from spp_scl.clean.pictures import UnreadablePictureError, open_picture
 from spp_scl.clean.texts import normalize
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
+from spp_scl.files import look_again
 from spp_scl.progress import progress
 
 # Of the 64 bits of a perceptual hash, how many may differ in nearly identical pictures: a picture saved
@@ -44,6 +45,25 @@ def find_repeats(table: pd.DataFrame, split: pd.DataFrame, folder: Path) -> pd.D
     found["picture"] = _first_with(train["picture"], train["id"], test["picture"])
     found["near_picture"] = _first_near(train, test, folder)
     return found.astype(dict.fromkeys(KINDS, "str")).reset_index(drop=True)
+
+
+def read_repeats(path: Path | str, ids: Sequence[str]) -> pd.DataFrame:
+    """Read what `find_repeats` has found, in the order of the test tweets `ids`.
+
+    Raises:
+        UserError: it is missing, damaged or of other tweets.
+    """
+    try:
+        # Ids may look like numbers, or like nothing.
+        found = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=dict.fromkeys(KINDS, ""))
+        if list(found.columns) != ["id", *KINDS] or set(found["id"]) != set(ids):
+            raise ValueError("of other test tweets")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; make it with `dvc repro repeats`") from None
+    except ValueError as error:  # of pandas, too
+        look_again(path)
+        raise UserError(f"{path}: damaged ({first_line(error)}); `dvc repro` rebuilds it") from None
+    return found.set_index("id").loc[list(ids)].reset_index()
 
 
 def _first_with(keys: pd.Series, ids: pd.Series, wanted: pd.Series) -> pd.Series:
@@ -81,4 +101,6 @@ def perceptual_hash(path: Path) -> np.uint64:
         raise UserError(
             f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
         ) from None
+    import imagehash  # here, for it takes half a second, and the audit needs only this module's names
+
     return np.packbits(imagehash.phash(picture).hash.flatten()).view(">u8")[0].astype(np.uint64)

@@ -14,6 +14,10 @@ from torch import nn
 from spp_scl.model.packing import Packing
 from spp_scl.model.products import Precision, linear
 
+# MKL chooses its kernels in the first call of a process; when two threads make that call at once, one may get
+# another kernel, and other last digits.
+torch.zeros(1).tanh_()
+
 
 class BiLstm(nn.LSTM):
     """One layer, both directions, no bias."""

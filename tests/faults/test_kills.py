@@ -17,7 +17,7 @@ from tests.pipeline import ENVIRONMENT, damaged_objects, ran, run, snapshot, sta
 
 STAGES = list(stages())
 # How long each takes, from DVC's line to the next stage's, about: in what a random moment is drawn from.
-SECONDS = dict(zip(STAGES, (0.5, 1, 1, 5, 5, 5, 3, 1.5), strict=True))
+SECONDS = dict(zip(STAGES, (0.5, 1, 1, 5, 5, 5, 3, 1.5, 1.5, 3, 3), strict=True))
 
 
 class Repro:
