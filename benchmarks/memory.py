@@ -25,7 +25,9 @@ def main() -> None:
             epoch(data)
         with peak_memory() as evaluation:
             model = SppScl(network(data)).eval()
-            about = Artifact(model.config, data.classes, data.fingerprint, 64, 42, 2, {"step2_share": 1.0})
+            about = Artifact(
+                model.config, data.classes, data.fingerprint, None, 64, 42, 2, {"step2_share": 1.0}
+            )
             evaluate(model, about, data)
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
         images = dataclasses.replace(images, maps=images.maps.clone())

@@ -75,6 +75,7 @@ class TrainParams(Section):
     intra_modal: bool
     anchor_in_denominator: bool
     step2: Step2
+    anchors: Literal["image", "text"]
     gate: Literal["exact", "float32"]
     temperature: Positive
     patience: Annotated[int, Field(ge=0)]

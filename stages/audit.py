@@ -23,12 +23,11 @@ def main() -> None:
         f"data/features/{params.dataset}/text.h5",
     )
     require_features(artifact, data.fingerprint, data.classes, model_path)
-    test = data.table["id"].iloc[data.rows["test"].numpy()].tolist()
     found = audit(
         model,
         artifact,
         data,
-        read_repeats("reports/repeats.csv", test),
+        read_repeats("reports/repeats.csv", data.ids("test")),
         read_json("reports/floors.json", "the floors"),
         params.seed,
     )

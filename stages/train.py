@@ -14,7 +14,7 @@ from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.stage import run_stage
-from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
+from spp_scl.train.artifact import Artifact, hash_ids, load_model, require_features, save_model
 from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.gate import describe_gate
 from spp_scl.train.training import count_parameters, train
@@ -67,6 +67,7 @@ def main() -> None:
             config=config,
             classes=data.classes,
             features=data.fingerprint,
+            trained_on=hash_ids(data.ids("train")),
             batch_size=params.train.batch_size,
             seed=params.seed,
             threads=params.train.threads,
@@ -93,6 +94,11 @@ def take_over(path: str, data: Data, threads: int) -> None:
         raise UserError(
             f"model.weights: {path}: the model takes texts of width {artifact.config.text_width}, and the "
             f"text encoder's is {data.text_width}; choose its own encoder (text_features.weights)"
+        )
+    if artifact.trained_on not in (None, hash_ids(data.ids("train"))):
+        raise UserError(
+            f"model.weights: {path}: the model was trained on other tweets than this split's, and would be "
+            "tested on some of them; choose the split that it was trained with"
         )
     with replacing("reports/train") as folder:
         folder.mkdir()

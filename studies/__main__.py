@@ -38,6 +38,10 @@ def main() -> None:
         there = sum(map(len, runs.values()))
         if not there:
             raise UserError(f"{study.name} on {options.data}: no experiment has been run")
+        for run in (run for found in runs.values() for run in found):
+            wrong = {key: run.params[key] for key, value in base.items() if run.params[key] != value}
+            if wrong and not set(wrong) & set().union(*study.rows.values()):
+                raise UserError(f"experiment {run.name} was run with other parameters: {wrong}")
         require_comparable(runs, study.rows)
         command = shlex.join(["python", "-m", "studies", "run", *sys.argv[2:]])
         files = write_report(study, options.data, runs, base, command)

@@ -10,7 +10,7 @@ from dvc.repo import Repo
 from spp_scl.errors import UserError
 from spp_scl.progress import progress
 from studies.definitions import Overrides, experiment_name
-from studies.results import list_experiments
+from studies.results import list_experiments, read_params
 
 log = logging.getLogger(__name__)
 
@@ -42,21 +42,24 @@ def run_all(
         for row in rows
     }
     _forget_dead(wanted)
+    _require_same(wanted)
     failed: list[str] = []
+    queued: set[str] = set()  # by this call: none twice, whatever DVC says of it in between
     bar = progress(desc=data, unit="experiments", total=len(wanted))
     while True:
-        done = list_experiments()
         status = _status()
+        done = list_experiments()  # after the status: what ends in between is done, and not missing
         failed += [n for n in wanted if status.get(n) == "Failed" and n not in done and n not in failed]
-        waiting = [n for n in wanted if status.get(n) in ("Queued", "Running") and n not in done]
-        rest = [n for n in wanted if n not in done and n not in waiting and n not in failed]
-        bar.n = len(wanted) - len(rest) - len(waiting) - len(failed)
+        rest = [n for n in wanted if n not in done and n not in failed]
+        waiting = [n for n in rest if n in queued or status.get(n) in ("Queued", "Running")]
+        bar.n = len(wanted) - len(rest) - len(failed)
         bar.refresh()
-        if not rest and not waiting:
+        if not rest:
             break
-        for name in rest[: max(0, jobs + 1 - len(waiting))]:
+        missing = [n for n in rest if n not in waiting]
+        for name in missing[: max(0, jobs + 1 - len(waiting))]:
             _dvc("exp", "run", "--queue", "--name", name, *_settings(wanted[name]))
-            waiting.append(name)
+            queued.add(name)
         _dvc("queue", "start", "-j", str(jobs))
         time.sleep(_POLL)
     bar.close()
@@ -64,21 +67,36 @@ def run_all(
 
 
 def _forget_dead(wanted: Mapping[str, Overrides]) -> None:
-    """Take back what an earlier call left: failures, and runs whose worker was killed."""
-    queue = Repo().experiments.celery_queue
+    """Take back what an earlier call left: failures, runs whose worker was killed, removed experiments."""
     status = _status()
     running = [name for name, state in status.items() if state == "Running"]
-    if running and not any(queue.worker_status().values()):
+    with Repo() as repo:
+        alive = any(repo.experiments.celery_queue.worker_status().values())
+    if running and not alive:
         _dvc("queue", "kill", "--force", *running, may_fail=True)
         status = _status()
+    there = list_experiments()
     for name in wanted:
-        if status.get(name) == "Failed":
+        if status.get(name) == "Failed" or (status.get(name) == "Success" and name not in there):
             _dvc("queue", "remove", name, may_fail=True)
+
+
+def _require_same(wanted: Mapping[str, Overrides]) -> None:
+    """Refuse to take an experiment of the same name and other parameters for a run of this study."""
+    for name, revision in list_experiments().items():
+        params = read_params(revision) if name in wanted else {}
+        other = {k: params[k] for k, v in wanted.get(name, {}).items() if params[k] != v}
+        if other:
+            raise UserError(
+                f"experiment {name} is there with other parameters ({other}); give this data another name "
+                f"(--data), or remove it (`dvc exp remove {name}`)"
+            )
 
 
 def _status() -> dict[str, str]:
     """The queue's experiments: Queued, Running, Failed or Success, by their names."""
-    return {entry["name"]: entry["status"] for entry in Repo().experiments.celery_queue.status()}
+    with Repo() as repo:
+        return {entry["name"]: entry["status"] for entry in repo.experiments.celery_queue.status()}
 
 
 def _settings(overrides: Overrides) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from spp_scl.raw.datasets import DATASETS
+from spp_scl.report.tsne import COLORS, MARKERS
 from studies.definitions import Overrides, Study
 from studies.results import Run
 from studies.statistics import RESAMPLES, Difference, Summary, compare, summarize
@@ -20,9 +21,6 @@ FOLDER = Path("reports/studies")
 
 # Accuracy and the F1 that the dataset's papers report, of the paper's SPP-SCL (arXiv 2602.20767).
 PUBLISHED = {"mvsa_single": (0.8133, 0.8015), "mvsa_multiple": (0.7871, 0.7753), "hfm": (0.9469, 0.9450)}
-
-_COLORS = ("#0072B2", "#E69F00", "#D55E00", "#009E73")
-_MARKERS = "osD^"
 
 
 def write_report(
@@ -44,7 +42,7 @@ def write_report(
     summaries = {
         name: {
             **{s: summarize([r.metrics["test"][s] for r in found]) for s in ("accuracy", f1)},
-            "step2": summarize([r.metrics["train"]["step2_share"] for r in found]),
+            "step2": summarize([r.metrics["train"].get("step2_share", 0) for r in found]),
             "changed": summarize([r.audit["coupling"]["shuffled"]["changed_mean"] for r in found]),
         }
         for name, found in rows.items()
@@ -60,12 +58,15 @@ def write_report(
     if study.x:
         _draw_curve(figures[0], study, rows, f1, f"{study.title}: {data}")
     else:
-        _draw_rows(figures[0], summaries, f1, f"{study.title}: {data}")
+        _draw_rows(figures[0], summaries, study.reference, f1, f"{study.title}: {data}")
     panel = {name: rows[name][0] for name in study.tsne if name in rows}
     if panel:
         figures.append(Path(f"{stem}-tsne.png"))
         _draw_tsne(figures[-1], panel, data)
-    page = _page(study, data, dataset, summaries, differences, base, command, figures)
+    first = next(iter(rows.values()))[0]
+    page = _page(
+        study, data, dataset, summaries, differences, base, command, figures, first.params, first.floors
+    )
     Path(f"{stem}.md").write_text(page, encoding="utf-8")
     return [Path(f"{stem}.md"), Path(f"{stem}.csv"), *figures]
 
@@ -95,8 +96,8 @@ def _runs_table(study: Study, rows: Mapping[str, Sequence[Run]]) -> pd.DataFrame
                     "seed": run.seed,
                     **{s: test[s] for s in ("accuracy", "f1_weighted", "f1_macro", "loss")},
                     "valid_accuracy": run.metrics["valid"]["accuracy"],
-                    **{s: train[s] for s in ("best_epoch", "epochs", "step2_share", "count_over_p")},
-                    "saturated_share": train["saturated_share"],
+                    **{s: train.get(s) for s in ("best_epoch", "epochs", "step2_share", "count_over_p")},
+                    "saturated_share": train.get("saturated_share"),
                     "shuffled_changed": coupling["shuffled"]["changed_mean"],
                     "shuffled_accuracy": coupling["shuffled"]["accuracy_mean"],
                     "file_order_accuracy": coupling["file_order"]["accuracy"],
@@ -116,6 +117,8 @@ def _page(
     base: Overrides,
     command: str,
     figures: Sequence[Path],
+    params: Mapping[str, object],
+    floors: Mapping[str, Mapping],
 ) -> str:
     f1 = DATASETS[dataset].selection
     seeds = max(s["accuracy"].seeds for s in summaries.values())
@@ -124,11 +127,13 @@ def _page(
         "",
         f"Dataset `{dataset}`, test set. Mean ± standard deviation over {seeds} seed(s), with the 95 % "
         "interval of the mean (Student's t). Difference: accuracy minus the first row's; paired bootstrap "
-        f"over the test tweets ({RESAMPLES:,} resamples, a tweet with all its seeds): 95 % interval and p.",
+        f"over seeds and test tweets ({RESAMPLES:,} resamples): 95 % interval and p.",
         "",
         f"```\n{command}\n```",
         "",
-        "Overrides of every row: " + (", ".join(f"`{k}={v}`" for k, v in base.items()) or "none") + ".",
+        "Overrides of every row beside those that were committed: "
+        + (", ".join(f"`{k}={v}`" for k, v in base.items()) or "none")
+        + ".",
         "",
         f"| row | seeds | accuracy | {f1.removeprefix('f1_')} F1 | difference | p | step 2 | shuffled |",
         "|---|---|---|---|---|---|---|---|",
@@ -141,6 +146,11 @@ def _page(
             f"| {name} | {s['accuracy'].seeds} | {_told(s['accuracy'])} | {_told(s[f1])} | {told} | {p} "
             f"| {s['step2'].mean:.0%} | {s['changed'].mean:.1%} |"
         )
+    for name, floor in floors.items():
+        lines.append(
+            f"| *floor: {name.replace('_', ', ')}* | | {floor['test']['accuracy']:.4f} "
+            f"| {floor['test'][f1]:.4f} | | | | |"
+        )
     if dataset in PUBLISHED:
         accuracy, published_f1 = PUBLISHED[dataset]
         lines.append(f"| *SPP-SCL, as published* | | {accuracy:.4f} | {published_f1:.4f} | | | | |")
@@ -151,6 +161,8 @@ def _page(
     ]
     for figure in figures:
         lines += ["", f"![{figure.stem}]({figure.name})"]
+    lines += ["", "All parameters of the first row's first run:", "", "```yaml"]
+    lines += [*(f"{key}: {value}" for key, value in params.items()), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +172,9 @@ def _told(s: Summary) -> str:
     return f"{s.mean:.4f} ± {s.deviation:.4f} [{s.low:.4f}, {s.high:.4f}]"
 
 
-def _draw_rows(path: Path, summaries: Mapping[str, Mapping[str, Summary]], f1: str, title: str) -> None:
+def _draw_rows(
+    path: Path, summaries: Mapping[str, Mapping[str, Summary]], reference: str, f1: str, title: str
+) -> None:
     """Each row's mean and interval, accuracy and F1."""
     figure, ax = plt.subplots(figsize=(9, 1.2 + 0.5 * len(summaries)), layout="constrained")
     places = np.arange(len(summaries))[::-1]
@@ -171,12 +185,13 @@ def _draw_rows(path: Path, summaries: Mapping[str, Mapping[str, Summary]], f1: s
             [s.mean for s in found],
             places + 0.12 - 0.24 * i,
             xerr=half,
-            fmt=_MARKERS[i],
-            color=_COLORS[i],
+            fmt=MARKERS[i],
+            color=COLORS[i],
             capsize=3,
             label=score.replace("_", " "),
         )
-    ax.axvline(next(iter(summaries.values()))["accuracy"].mean, color="0.8", zorder=0)
+    if reference in summaries:
+        ax.axvline(summaries[reference]["accuracy"].mean, color="0.8", zorder=0)
     ax.set_yticks(places, list(summaries))
     ax.set_xlabel("test set: mean and 95 % interval over seeds")
     ax.set_title(title)
@@ -196,7 +211,7 @@ def _draw_curve(path: Path, study: Study, rows: Mapping[str, Sequence[Run]], f1:
     for i, score in enumerate(("accuracy", f1)):
         s = [summarize([run.metrics["test"][score] for run in runs]) for _, runs in found]
         half = [0 if math.isnan(one.deviation) else one.high - one.mean for one in s]
-        options = {"marker": _MARKERS[i], "color": _COLORS[i], "capsize": 3, "label": score.replace("_", " ")}
+        options = {"marker": MARKERS[i], "color": COLORS[i], "capsize": 3, "label": score.replace("_", " ")}
         top.errorbar(x, [one.mean for one in s], yerr=half, **options)
     top.set_ylabel("test set: mean and 95 % interval")
     top.legend()
@@ -204,13 +219,18 @@ def _draw_curve(path: Path, study: Study, rows: Mapping[str, Sequence[Run]], f1:
     for i, (key, label) in enumerate(
         (("step2_share", "step 2 ran"), ("step2_share_float32", "it would have, compared in float32"))
     ):
-        means = [np.mean([run.metrics["train"][key] for run in runs]) for _, runs in found]
-        bottom.plot(x, means, marker=_MARKERS[i + 2], color=_COLORS[i + 2], label=label)
+        # Where there was no gate, nothing is drawn.
+        means = [_mean([run.metrics["train"].get(key) for run in runs]) for _, runs in found]
+        bottom.plot(x, means, marker=MARKERS[i + 2], color=COLORS[i + 2], label=label)
     bottom.set_ylim(-0.05, 1.05)
     bottom.set_ylabel("share of batches")
     bottom.set_xlabel(study.x)
     bottom.legend()
     _save(figure, path)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return np.nan if None in values else float(np.mean(values))
 
 
 def _draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
@@ -228,8 +248,8 @@ def _draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
                 part["fused_x"].astype(float),
                 part["fused_y"].astype(float),
                 s=size,
-                c=_COLORS[i % len(_COLORS)],
-                marker=_MARKERS[i % len(_MARKERS)],
+                c=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
                 alpha=0.75,
                 linewidths=0,
                 label=label,

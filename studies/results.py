@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from spp_scl.errors import UserError
 from studies.definitions import Overrides, experiment_name
 
-# Of the code that a run depends on, what only draws or tells.
+# Whose inputs decide the figures that are compared.
 _STAGES = ("train", "evaluate")
 
 
@@ -25,10 +25,11 @@ class Run:
     Args:
         name: the experiment's.
         seed: its seed.
-        params: all of its parameters.
+        params: all of its parameters, by their full names.
         metrics: `reports/metrics.json`.
         audit: `reports/audit.json`.
-        code: what of the training's and the evaluation's code and inputs DVC has hashed.
+        floors: `reports/floors.json`.
+        inputs: the MD5 of each file of code and data that the training and the evaluation read.
         revision: its commit.
     """
 
@@ -37,15 +38,16 @@ class Run:
     params: Mapping
     metrics: Mapping
     audit: Mapping
-    code: Mapping[str, str]
+    floors: Mapping
+    inputs: Mapping[str, str]
     revision: str
 
     def table(self, output: str) -> pd.DataFrame:
         """An output that is a table, from DVC's cache."""
         lock = YAML(typ="safe").load(_show(self.revision, "dvc.lock"))
         outs = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-        repo = Repo()
-        path = Path(repo.cache.local.oid_to_path(outs[output]))
+        with Repo() as repo:
+            path = Path(repo.cache.local.oid_to_path(outs[output]))
         if not path.is_file():
             raise UserError(f"{self.name}: {output} is not in DVC's cache any more; remove and run it again")
         text = {"id": str, "label": str, "prediction": str}
@@ -70,6 +72,11 @@ def list_experiments() -> dict[str, str]:
     return found
 
 
+def read_params(revision: str) -> dict[str, object]:
+    """All parameters of a commit, by their full names."""
+    return _flat(YAML(typ="safe").load(_show(revision, "params.yaml")))
+
+
 def read_runs(data: str, overrides: Overrides, seeds: Sequence[int]) -> list[Run]:
     """The runs of one row that are there."""
     there = list_experiments()
@@ -83,11 +90,14 @@ def require_comparable(rows: Mapping[str, Sequence[Run]], overrides: Mapping[str
     Raises:
         UserError: they do; the first such difference is named.
     """
-    # For each parameter, and each piece of code, its value in the first run that does not vary it.
+    # For each parameter and each input its value in the first run that does not vary it.
     common: dict[str, tuple[object, str]] = {}
     for name, runs in rows.items():
         for run in runs:
-            facts = {**_flat(run.params), **run.code}
+            inputs = dict(run.inputs)
+            if any(key.startswith("text_features.") for key in overrides[name]):
+                inputs = {path: md5 for path, md5 in inputs.items() if not path.endswith("text.h5")}
+            facts = {**run.params, **inputs}
             wrong = {k: facts[k] for k, v in overrides[name].items() if facts[k] != v}
             if wrong:
                 raise UserError(f"experiment {run.name} has other parameters than its row: {wrong}")
@@ -102,19 +112,20 @@ def require_comparable(rows: Mapping[str, Sequence[Run]], overrides: Mapping[str
 
 def _read(name: str, seed: int, revision: str) -> Run:
     lock = YAML(typ="safe").load(_show(revision, "dvc.lock"))
-    code = {
+    inputs = {
         dep["path"]: dep["md5"]
         for stage in _STAGES
         for dep in lock["stages"][stage]["deps"]
-        if dep["path"].startswith(("spp_scl", "stages"))
+        if dep["path"].startswith(("spp_scl", "stages", "data"))
     }
     return Run(
         name,
         seed,
-        YAML(typ="safe").load(_show(revision, "params.yaml")),
+        read_params(revision),
         json.loads(_show(revision, "reports/metrics.json")),
         json.loads(_show(revision, "reports/audit.json")),
-        code,
+        json.loads(_show(revision, "reports/floors.json")),
+        inputs,
         revision,
     )
 

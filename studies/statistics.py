@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from spp_scl.errors import UserError
+
 RESAMPLES = 10_000
 
 
@@ -42,7 +44,10 @@ class Difference:
 
 
 def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame], seed: int = 0) -> Difference:
-    """Paired bootstrap over test tweets: a tweet is drawn with all its predictions, of every seed.
+    """Paired bootstrap of the difference in accuracy, over seeds and over test tweets.
+
+    A resample draws pairs of runs (of one seed, so far as there are several) and tweets: neither other
+    seeds nor other tweets should have said something else.
 
     Args:
         row: for each seed the test predictions (id, label, prediction).
@@ -50,22 +55,21 @@ def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame], seed
         seed: draws the resamples.
 
     Raises:
-        ValueError: the two are not of the same test tweets.
+        UserError: they are not all of the same test tweets.
     """
-    gains = []
+    first, gains = row[0], []
     for one, other in zip(row, reference, strict=True):
-        if not one["id"].equals(other["id"]) or not one["label"].equals(other["label"]):
-            raise ValueError("predictions of different test tweets cannot be paired")
-        right, right_before = (frame["prediction"] == frame["label"] for frame in (one, other))
-        gains.append(pd.Series(right.astype(int) - right_before.astype(int)).set_axis(one["id"]))
-    # Of a tweet that several seeds have tested: the sum of its gains, and how often it was tested.
-    tweets = pd.concat(gains).groupby(level=0, sort=True).agg(["sum", "count"])
-    gain, times = tweets["sum"].to_numpy(float), tweets["count"].to_numpy(float)
+        for frame in (one, other):
+            if not frame[["id", "label"]].equals(first[["id", "label"]]):
+                raise UserError("runs of different test tweets cannot be compared; was the split changed?")
+        right, right_before = ((f["prediction"] == f["label"]).to_numpy(int) for f in (one, other))
+        gains.append(right - right_before)
+    gains = np.stack(gains)  # (seeds, tweets)
     rng = np.random.default_rng(seed)
     means = np.empty(RESAMPLES)
     for i in range(RESAMPLES):
-        drawn = rng.integers(0, len(gain), len(gain))
-        means[i] = gain[drawn].sum() / times[drawn].sum()
+        seeds, tweets = (rng.integers(0, n, n) for n in gains.shape)
+        means[i] = gains[seeds].mean(axis=0)[tweets].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     p = min(1.0, 2 * min((means <= 0).mean(), (means >= 0).mean()))
-    return Difference(float(gain.sum() / times.sum()), float(low), float(high), float(p))
+    return Difference(float(gains.mean()), float(low), float(high), float(p))

@@ -41,7 +41,7 @@ def untrained(data, fusion):
     model = SppScl(config).eval()
     with torch.no_grad():
         model.fc.weight.mul_(20)
-    return model, Artifact(config, data.classes, data.fingerprint, 4, 42, 2, TRAINING)
+    return model, Artifact(config, data.classes, data.fingerprint, None, 4, 42, 2, TRAINING)
 
 
 def test_nothing_couples_a_tweet_to_its_batch_where_fusion_is_within_a_tweet(data):

@@ -24,7 +24,7 @@ def evaluation(data):
         "count_over_p": 1.0,
         "alpha_mattered": True,
     }
-    about = Artifact(model.config, data.classes, data.fingerprint, 16, 42, 2, summary)
+    about = Artifact(model.config, data.classes, data.fingerprint, None, 16, 42, 2, summary)
     return evaluate(model, about, data)
 
 

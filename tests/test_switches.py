@@ -8,7 +8,7 @@ from spp_scl.features.store import read_texts
 from spp_scl.features.text import TextEncoder, encode_texts
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.gate import gate
-from spp_scl.train.losses import intra_modal_loss
+from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
 from spp_scl.train.training import train_batch
 from tests.conftest import ENCODING
 from tests.small_bert import save_bert
@@ -94,6 +94,19 @@ def test_step_2_runs_as_the_gate_says_or_always(data, step2, alpha, steps, ran):
     losses, decision, taken = one_batch(data, network(data), alpha, step2=step2)
     assert taken == steps
     assert decision.step2 == ran == ("loss_clm" in losses)
+
+
+def test_the_anchors_of_the_inter_modal_loss_are_the_images_or_as_released_the_texts(data):
+    model = network(data)
+    batch = data.features.batch(data.rows["train"][:16])
+    labels = data.labels[data.rows["train"][:16][batch.order]]
+    output = model.train()(batch)
+    found = [
+        one_batch(data, network(data), step2="merged", anchors=a)[0]["loss_clm"] for a in ("image", "text")
+    ]
+    torch.testing.assert_close(found[0], inter_modal_loss(output.image, output.text, labels, 0.07))
+    torch.testing.assert_close(found[1], inter_modal_loss(output.text, output.image, labels, 0.07))
+    assert found[0] != found[1]
 
 
 def test_without_step_2_there_is_no_gate_and_no_inter_modal_loss(data):

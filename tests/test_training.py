@@ -34,6 +34,7 @@ PARAMS = TrainParams(
     intra_modal=True,
     anchor_in_denominator=False,
     step2="gated",
+    anchors="image",
     gate="exact",
     temperature=0.07,
     patience=0,
@@ -72,7 +73,7 @@ def run(data, fusion="sample", alpha=2 / 3, seed=42, **changes):
 
 
 def artifact(data, trained):
-    return Artifact(trained.model.config, data.classes, data.fingerprint, 16, 42, 2, trained.summary())
+    return Artifact(trained.model.config, data.classes, data.fingerprint, None, 16, 42, 2, trained.summary())
 
 
 def read_log(name):
@@ -307,11 +308,17 @@ def test_scores_are_scikit_learns_also_for_many_matrices_at_once(n):
         expected = precision_recall_fscore_support(truth, predicted, **options)
         for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
             assert each[name][i] == pytest.approx(values)
-        macro = f1_score(truth, predicted, average="macro", **options)
+        macro = f1_score(truth, predicted, average="macro", zero_division=0)
         assert found["f1_macro"][i] == pytest.approx(macro)
         expected = precision_recall_fscore_support(truth, predicted, average="weighted", **options)
         for name, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
             assert found[f"{name}_weighted"][i] == pytest.approx(value)
+
+
+def test_scores_without_a_class_do_not_count_it():
+    """A resample, or a test set without its repeats, may lack a class."""
+    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
+    assert scores(matrix)["f1_macro"] == pytest.approx((6 / 7 + 8 / 9) / 2)
 
 
 class Log:

@@ -12,7 +12,7 @@ from spp_scl.audit.repeats import KINDS, NEAR
 from spp_scl.audit.uncertainty import RESAMPLES, bootstrap, calibration_error
 from spp_scl.model.data import Data
 from spp_scl.model.metrics import classification_metrics
-from spp_scl.model.network import SppScl
+from spp_scl.model.network import BatchFusion, SppScl
 from spp_scl.train.artifact import Artifact
 from spp_scl.train.gate import describe_gate
 
@@ -65,7 +65,7 @@ def audit(
     }
     own = _score(logits, data.labels[data.rows["test"]], data.classes)
     findings = {
-        "coupling": _tell_coupling(figures["coupling"], artifact.config.fusion, len(labels)),
+        "coupling": _tell_coupling(figures["coupling"], model, len(labels)),
         "repeats": _tell_repeats(figures["repeats"], len(labels)),
         "gate": _tell_gate(figures["gate"]),
         "floors": _tell_floors(figures["floors"], own),
@@ -96,7 +96,7 @@ def _score_repeats(repeats: pd.DataFrame, logits: torch.Tensor, data: Data) -> d
     return result
 
 
-def _tell_coupling(c: Mapping[str, Mapping], fusion: str, tweets: int) -> str:
+def _tell_coupling(c: Mapping[str, Mapping], model: SppScl, tweets: int) -> str:
     others = {name: part for name, part in c.items() if name not in ("own", "shuffled")}
     most = max(c["shuffled"]["changed_max"], *(part["changed"] for part in others.values()))
     if not most:
@@ -105,17 +105,15 @@ def _tell_coupling(c: Mapping[str, Mapping], fusion: str, tweets: int) -> str:
             f"{tweets} test predictions stay the same."
         )
     shuffled = c["shuffled"]
-    why = (
-        "With `fusion: batch` predictions depend on their batch mates"
-        if fusion == "batch"
-        else "Rounding changes predictions"
-    )
+    coupled = isinstance(model.fusion, BatchFusion)
+    why = "Predictions depend on their batch mates" if coupled else "Rounding changes predictions"
+    drawn = f" The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
     return (
         f"{why}: in another random order {shuffled['changed_mean']:.1%} of the test predictions change on "
         f"average (accuracy {shuffled['accuracy_min']:.4f} to {shuffled['accuracy_max']:.4f}), in the "
         f"file's order {c['file_order']['changed']:.1%} (accuracy {c['file_order']['accuracy']:.4f}), one at "
-        f"a time {c['one_at_a_time']['changed']:.1%} (accuracy {c['one_at_a_time']['accuracy']:.4f}). "
-        f"The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
+        f"a time {c['one_at_a_time']['changed']:.1%} (accuracy {c['one_at_a_time']['accuracy']:.4f})."
+        f"{drawn if coupled else ''}"
     )
 
 

@@ -18,6 +18,9 @@ from spp_scl.progress import progress
 # again, scaled or slightly recolored stays within; pictures of different things differ in 32 or so.
 NEAR = 4
 
+# A hash of a picture with anything in it has 32 bits set, or about; of one color, a few at random.
+_PLAIN = 16
+
 KINDS = ("text", "picture", "near_picture")
 
 
@@ -84,8 +87,12 @@ def _first_near(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> list[s
     ids = train["id"].to_numpy()
     found: list[str | None] = []
     for picture in test["picture"]:
-        near = [] if pd.isna(picture) else np.bitwise_count(known ^ codes[picture]) <= NEAR
-        found.append(ids[np.argmax(near)] if np.any(near) else None)
+        near = np.zeros(0, dtype=bool)
+        if pd.notna(picture):
+            near = (train["picture"] == picture).to_numpy()
+            if np.bitwise_count(codes[picture]) >= _PLAIN:
+                near = near | (np.bitwise_count(known ^ codes[picture]) <= NEAR)
+        found.append(ids[np.argmax(near)] if near.any() else None)
     return found
 
 

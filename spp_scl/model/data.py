@@ -40,6 +40,10 @@ class Data:
     fingerprint: str
     digest: str
 
+    def ids(self, split: str) -> list[str]:
+        """The ids of a split's tweets."""
+        return self.table["id"].iloc[self.rows[split].numpy()].tolist()
+
 
 def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: Path | str) -> Data:
     """Read a clean table, its split and its features.

@@ -32,13 +32,17 @@ def scores_per_class(matrices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(matrices: np.ndarray) -> dict[str, np.ndarray]:
-    """From (..., C, C) to accuracy, and F1, precision and recall over classes, (...) each."""
+    """From (..., C, C) to accuracy, and F1, precision and recall over classes, (...) each.
+
+    Macro F1 is the mean over the classes that occur, as labels or as predictions.
+    """
     each = scores_per_class(matrices)
+    occurs = (matrices.sum(axis=-1) + matrices.sum(axis=-2)) > 0
     share = each["support"] / each["support"].sum(axis=-1, keepdims=True)
     return {
         "accuracy": np.diagonal(matrices, axis1=-2, axis2=-1).sum(axis=-1) / each["support"].sum(axis=-1),
         "f1_weighted": (each["f1"] * share).sum(axis=-1),
-        "f1_macro": each["f1"].mean(axis=-1),
+        "f1_macro": each["f1"].sum(axis=-1) / occurs.sum(axis=-1),
         "precision_weighted": (each["precision"] * share).sum(axis=-1),
         "recall_weighted": (each["recall"] * share).sum(axis=-1),
     }

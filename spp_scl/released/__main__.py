@@ -1,6 +1,7 @@
 """Read the authors' checkpoint: `python -m spp_scl.released authors.pth --dataset mvsa_single`."""
 
 import argparse
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -21,14 +22,21 @@ def main() -> None:
         default="bert-base-uncased",
         help="a hub name or a local directory with the configuration and vocabulary of its BERT",
     )
-    parser.add_argument("--to", type=Path, default=Path("models/released"), help="the folder to write")
+    parser.add_argument(
+        "--to", type=Path, help="the folder to write (default: models/released-<hash of the checkpoint>)"
+    )
     options = parser.parse_args()
     state = read_checkpoint(options.checkpoint)
+    if options.to is None:
+        # DVC does not watch these files: another checkpoint must have other paths.
+        with options.checkpoint.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        options.to = Path(f"models/released-{digest[:8]}")
     write_checkpoint(state, DATASETS[options.dataset].classes, options.text_encoder, options.to)
     folder = options.to.resolve()
     logging.info(
         "written to %s. Its metrics and its audit, on your copy of the data:\n"
-        "  dvc exp run -S dataset=%s -S text_features.padding=kept \\\n"
+        "  dvc exp run -S dataset=%s -S split.protocol=published -S text_features.padding=kept \\\n"
         "    -S image_features.weights=%s \\\n    -S text_features.weights=%s \\\n    -S model.weights=%s",
         options.to,
         options.dataset,

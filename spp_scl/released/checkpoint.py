@@ -139,6 +139,7 @@ def write_checkpoint(
             config=model.config,
             classes=list(classes),
             features=None,
+            trained_on=None,
             batch_size=64,
             seed=42,
             threads=2,

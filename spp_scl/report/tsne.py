@@ -25,8 +25,8 @@ SPACES = {
 }
 
 # Okabe and Ito's colors, told apart by everybody, and a shape a class.
-_COLORS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
-_MARKERS = "osD^vPX*"
+COLORS = ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+MARKERS = "osD^vPX*"
 
 
 def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFrame:
@@ -79,8 +79,8 @@ def draw(path: Path, coordinates: pd.DataFrame, title: str) -> None:
                 rows[f"{space}_x"],
                 rows[f"{space}_y"],
                 s=size,
-                c=_COLORS[i % len(_COLORS)],
-                marker=_MARKERS[(i + i // len(_COLORS)) % len(_MARKERS)],
+                c=COLORS[i % len(COLORS)],
+                marker=MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
                 alpha=0.75,
                 linewidths=0,
                 label=f"{name} ({len(rows)})",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ class Artifact:
         config: of the network.
         classes: names, in the order of the logits.
         features: the fingerprint of the encoders whose features it was trained on; None: not known.
+        trained_on: a hash of the training tweets' ids (`hash_ids`); None: not known.
         batch_size: and
         seed: of the training, which `fusion: batch` repeats in prediction.
         threads: of the CPU, in training and in prediction.
@@ -34,6 +35,7 @@ class Artifact:
     config: ModelConfig
     classes: list[str]
     features: str | None
+    trained_on: str | None
     batch_size: int
     seed: int
     threads: int
@@ -84,6 +86,11 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
             f"({first_line(error)}); {again}"
         ) from None
     return model.eval(), artifact
+
+
+def hash_ids(ids: Sequence[str]) -> str:
+    """SHA-256 of ids, in any order."""
+    return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
 
 
 def _hash(weights: bytes, values: Mapping[str, Any]) -> str:

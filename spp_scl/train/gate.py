@@ -78,7 +78,10 @@ def gate(
 def describe_gate(training: dict) -> str:
     """One plain sentence on the gate."""
     if not training:
-        return "The model was not trained here: nothing is known of its gate."
+        return (
+            "The model was not trained here: nothing is known of its gate, nor whether some of the test "
+            "tweets trained it."
+        )
     share = training["step2_share"]
     if training["count_over_p"] is None:
         return "There was no gate: step 2 was not to run, whatever alpha is."

@@ -17,7 +17,7 @@ from spp_scl.model.batches import Batch
 from spp_scl.model.data import Data
 from spp_scl.model.inference import predict
 from spp_scl.model.metrics import classification_metrics
-from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.model.network import Branches, ModelConfig, Output, SppScl
 from spp_scl.params import TrainParams
 from spp_scl.progress import progress
 from spp_scl.train.gate import Gate, gate
@@ -238,7 +238,7 @@ def train_batch(
                 embeddings, labels, params.temperature, params.anchor_in_denominator
             )
     if params.step2 == "merged" and modalities == "both":
-        losses["loss_clm"] = inter_modal_loss(output.image, output.text, labels, params.temperature)
+        losses["loss_clm"] = _inter_modal(output, labels, params)
     weights = {"loss_ce": params.ce_weight}
     losses["loss"] = sum(weights.get(name, 1) * loss for name, loss in losses.items())
     _step(optimizer, losses["loss"])
@@ -251,9 +251,16 @@ def train_batch(
     if params.step2 == "always":
         decision = replace(decision, step2=True)
     if decision.step2:
-        losses["loss_clm"] = inter_modal_loss(branches.image, branches.text, labels, params.temperature)
+        losses["loss_clm"] = _inter_modal(branches, labels, params)
         _step(optimizer, losses["loss_clm"])
     return _detached(losses), decision
+
+
+def _inter_modal(features: Branches | Output, labels: torch.Tensor, params: TrainParams) -> torch.Tensor:
+    anchors, others = features.image, features.text
+    if params.anchors == "text":
+        anchors, others = others, anchors
+    return inter_modal_loss(anchors, others, labels, params.temperature)
 
 
 def _detached(losses: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
