@@ -58,7 +58,7 @@ def damage_in_place(path, how, unseen):
     assert path.stat().st_ino == before.st_ino
 
 
-@pytest.mark.parametrize(("name", "how"), zip(FILES, [flip, cut] * len(FILES), strict=False))
+@pytest.mark.parametrize(("name", "how"), list(zip(FILES, [flip, cut] * len(FILES), strict=False)))
 def test_damage_that_dvc_sees_is_undone_by_the_next_run(name, how, clone, reference):
     assert (clone / name).stat().st_nlink > 1
     damage_in_place(clone / name, how, unseen=False)
