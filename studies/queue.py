@@ -1,6 +1,5 @@
 """Running the experiments of studies in DVC's queue, until all are there."""
 
-import logging
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,6 @@ from spp_scl.errors import UserError
 from spp_scl.progress import progress
 from studies.definitions import Overrides, experiment_name
 from studies.results import list_experiments, read_params
-
-log = logging.getLogger(__name__)
 
 _POLL = 5  # seconds
 

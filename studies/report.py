@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.report.tsne import COLORS, MARKERS
+from spp_scl.report.tsne import COLORS, MARKERS, scatter
 from studies.definitions import Overrides, Study
 from studies.results import Run
 from studies.statistics import RESAMPLES, Difference, Summary, compare, summarize
@@ -240,23 +240,8 @@ def _draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
     )
     for (name, run), ax in zip(panel.items(), axes[0], strict=True):
         table = run.table("reports/tsne.csv")
-        classes = sorted(table["label"].unique())
-        size = float(np.clip(9000 / len(table), 6, 40))
-        for i, label in enumerate(classes):
-            part = table[table["label"] == label]
-            ax.scatter(
-                part["fused_x"].astype(float),
-                part["fused_y"].astype(float),
-                s=size,
-                c=COLORS[i % len(COLORS)],
-                marker=MARKERS[i % len(MARKERS)],
-                alpha=0.75,
-                linewidths=0,
-                label=label,
-            )
+        scatter(ax, table, "fused", sorted(table["label"].unique()))
         ax.set_title(f"{name}\naccuracy {run.metrics['test']['accuracy']:.4f}")
-        ax.set_xticks([])
-        ax.set_yticks([])
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8, markerscale=1.5
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from spp_scl.clean.pictures import UnreadablePictureError, open_picture
+from spp_scl.clean.pictures import reopen_picture
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError, first_line
 from spp_scl.files import look_again
@@ -102,12 +102,6 @@ def perceptual_hash(path: Path) -> np.uint64:
     Raises:
         UserError: the picture cannot be read any more.
     """
-    try:
-        picture = open_picture(path)
-    except (FileNotFoundError, UnreadablePictureError) as error:
-        raise UserError(
-            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
-        ) from None
     import imagehash  # here, for it takes half a second, and the audit needs only this module's names
 
-    return np.packbits(imagehash.phash(picture).hash.flatten()).view(">u8")[0].astype(np.uint64)
+    return np.packbits(imagehash.phash(reopen_picture(path)).hash.flatten()).view(">u8")[0].astype(np.uint64)

@@ -55,6 +55,20 @@ def open_picture(path: Path) -> Image.Image:
         raise UnreadablePictureError(first_line(error)) from error
 
 
+def reopen_picture(path: Path) -> Image.Image:
+    """Open a picture that cleaning has kept.
+
+    Raises:
+        UserError: it is missing, or cannot be decoded any more.
+    """
+    try:
+        return open_picture(path)
+    except (FileNotFoundError, UnreadablePictureError) as error:
+        raise UserError(
+            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
+        ) from None
+
+
 def hash_picture(picture: Image.Image) -> str:
     """SHA-256 of a picture's size and pixels."""
     digest = hashlib.sha256(f"{picture.size}".encode())

@@ -18,7 +18,7 @@ from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean import pictures
-from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
+from spp_scl.clean.pictures import hash_picture, reopen_picture
 from spp_scl.errors import UserError, first_line
 from spp_scl.features import device as features_device
 from spp_scl.features import fused
@@ -179,12 +179,7 @@ def prepare_picture(path: Path, known: str) -> torch.Tensor:
     Raises:
         UserError: it is missing, cannot be decoded, or is not the one whose hash is `known`.
     """
-    try:
-        picture = open_picture(path)
-    except (FileNotFoundError, UnreadablePictureError) as error:
-        raise UserError(
-            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
-        ) from None
+    picture = reopen_picture(path)
     if hash_picture(picture) != known:
         raise UserError(f"{path}: not the picture that it was when the data was cleaned; run `dvc repro`")
     return torch.from_numpy(np.array(_prepare(picture))).permute(2, 0, 1)

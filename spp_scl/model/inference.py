@@ -32,11 +32,9 @@ def predict(
         desc: what a progress bar says; None: no bar.
         order: (n,) int64, of another order to take the rows in; the output is in theirs all the same.
     """
-    if order is not None:
-        pass
-    elif model.config.fusion == "batch":
+    if order is None and model.config.fusion == "batch":
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-    else:
+    elif order is None:
         order = table.lengths[rows].argsort(descending=True, stable=True)
     was_training = model.training
     model.eval()

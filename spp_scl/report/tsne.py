@@ -1,6 +1,7 @@
 """t-SNE (van der Maaten and Hinton 2008) of the test set, in the fused space and in the two branches'."""
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -67,30 +68,35 @@ def _embed(vectors: np.ndarray, perplexity: float, seed: int) -> np.ndarray:
         return TSNE(perplexity=perplexity, **options).fit_transform(vectors)
 
 
+def scatter(ax: plt.Axes, coordinates: pd.DataFrame, space: str, classes: Sequence[str]) -> None:
+    """Scatter one space, a color and a shape a class, on axes without ticks."""
+    size = float(np.clip(9000 / len(coordinates), 6, 40))
+    for i, name in enumerate(classes):
+        rows = coordinates[coordinates["label"] == name]
+        ax.scatter(
+            rows[f"{space}_x"],
+            rows[f"{space}_y"],
+            s=size,
+            c=COLORS[i % len(COLORS)],
+            marker=MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
+            alpha=0.75,
+            linewidths=0,
+            label=f"{name} ({len(rows)})",
+        )
+    # The axes of t-SNE have no meaning of their own.
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
 def draw(path: Path, coordinates: pd.DataFrame, title: str) -> None:
     """Draw the three spaces side by side, colored by `label` (categorical), as PNG."""
     figure, axes = plt.subplots(1, len(SPACES), figsize=(15, 5.6), layout="constrained")
     classes = list(coordinates["label"].cat.categories)
-    size = float(np.clip(9000 / len(coordinates), 6, 40))
     for space, ax in zip(SPACES, axes, strict=True):
-        for i, name in enumerate(classes):
-            rows = coordinates[coordinates["label"] == name]
-            ax.scatter(
-                rows[f"{space}_x"],
-                rows[f"{space}_y"],
-                s=size,
-                c=COLORS[i % len(COLORS)],
-                marker=MARKERS[(i + i // len(COLORS)) % len(MARKERS)],
-                alpha=0.75,
-                linewidths=0,
-                label=f"{name} ({len(rows)})",
-            )
+        scatter(ax, coordinates, space, classes)
         ax.set_title(SPACES[space])
         if not np.ptp(coordinates[f"{space}_x"]):
             ax.text(0.5, 0.55, "one point: every vector is equal", ha="center", transform=ax.transAxes)
-        # The axes of t-SNE have no meaning of their own.
-        ax.set_xticks([])
-        ax.set_yticks([])
     figure.legend(
         *axes[0].get_legend_handles_labels(),
         loc="outside lower center",
