@@ -1,6 +1,7 @@
 """Running the experiments of studies in DVC's queue, until all are there."""
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
@@ -105,6 +106,9 @@ def _settings(overrides: Overrides) -> list[str]:
 
 
 def _dvc(*arguments: str, may_fail: bool = False) -> None:
-    done = subprocess.run(["dvc", *arguments], capture_output=True, text=True)
-    if done.returncode and not may_fail:
-        raise UserError(f"dvc {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    # Into a file: a pipe stays open as long as the workers that `queue start` leaves behind.
+    with tempfile.TemporaryFile("w+") as output:
+        done = subprocess.run(["dvc", *arguments], stdout=output, stderr=subprocess.STDOUT)
+        output.seek(0)
+        if done.returncode and not may_fail:
+            raise UserError(f"dvc {' '.join(arguments)}: {output.read().strip()[-2000:]}")

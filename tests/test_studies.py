@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from scipy.stats import ttest_rel
 
 from spp_scl.errors import UserError
 from spp_scl.params import load_params
+from studies import queue
 from studies.definitions import choose_studies, experiment_name, load_studies
 from studies.statistics import compare, summarize
 from tests.pipeline import ENVIRONMENT, ROOT, run, set_params, small_clone
@@ -108,6 +110,19 @@ def studied(tmp_path_factory):
     run(folder, "git", "commit", "-qm", "reproduced")
     run(folder, "python", "-m", "studies", "run", "small", "--data", "tiny", "--seeds", "1", "-j", "1")
     return folder
+
+
+def test_a_command_that_leaves_workers_behind_is_not_waited_for(tmp_path, monkeypatch):
+    """`dvc queue start` is one: waiting for its workers, a study would queue nothing until all are done."""
+    command = tmp_path / "dvc"
+    command.write_text("#!/bin/sh\necho said; sleep 30 &\nexit $1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    started = time.monotonic()
+    queue._dvc("0")
+    with pytest.raises(UserError, match="dvc 3: said"):
+        queue._dvc("3")
+    assert time.monotonic() - started < 10
 
 
 def names(folder):
