@@ -31,6 +31,7 @@ class Section(BaseModel):
 class SampleParams(Section):
     pairs: Annotated[int, Field(ge=60)]
     seed: Seed
+    noise: Annotated[float, Field(ge=0, le=1)]
 
 
 class CleanParams(Section):

@@ -9,7 +9,7 @@ from spp_scl.stage import run_stage
 def main() -> None:
     params = load_params()
     with replacing("data/raw/sample") as folder:
-        write_sample(folder, params.sample.pairs, params.sample.seed)
+        write_sample(folder, params.sample.pairs, params.sample.seed, params.sample.noise)
 
 
 if __name__ == "__main__":

@@ -116,6 +116,7 @@ def test_a_section_that_holds_no_keys_is_refused_by_its_name(tmp_path, literal):
         ("alpha", ".nan", ["finite"]),
         ("alpha", ".inf", ["finite"]),
         ("sample__pairs", "59", ["60"]),
+        ("sample__noise", "1.5", ["1"]),
         ("clean__missing_image", "keep", ["drop", "blank", "error"]),
         ("clean__empty_text", "Drop", ["drop", "blank", "error"]),
         ("split__protocol", "random", ["auto", "published", "stratified", "grouped"]),

@@ -184,28 +184,61 @@ def test_either_modality_alone_tells_the_label_of_clearly_fewer_pairs_than_both(
     assert min(told_by([pair[i] for pair in pairs]) for i in (0, 1)) > told_by([None] * len(pairs)) + 0.1
 
 
-def test_the_words_of_a_tweet_tell_its_own_sentiment(tweets, labels):
-    words = {row_id: set(re.findall(r"[a-z]{3,}", tweets[row_id].decode("latin-1"))) for row_id in labels}
+def words_of(folder: Path, row_id: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", (folder / f"data/{row_id}.txt").read_bytes().decode("latin-1")))
+
+
+def telling_words(folder: Path, labels: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """The sentiment of each word that stands in tweets of one sentiment only."""
     sentiments = defaultdict(list)
     for row_id, (text, _) in labels.items():
-        for word in words[row_id]:
+        for word in words_of(folder, row_id):
             sentiments[word].append(text)
-    # Often enough that chance does not make a word stand in tweets of one sentiment only.
-    telling = {word for word, found in sentiments.items() if len(found) >= 10 and len(set(found)) == 1}
-    assert sum(bool(words[row_id] & telling) for row_id in labels) > 0.95 * len(labels)
+    # Often enough that chance does not do it.
+    return {word: found[0] for word, found in sentiments.items() if len(found) >= 10 and len(set(found)) == 1}
+
+
+def colors(folder: Path, labels: dict[str, tuple[str, str]]) -> tuple[np.ndarray, list[str]]:
+    """The mean color of each picture that opens in color, and the image label under which it stands."""
+    found, names = [], []
+    for row_id, (_, image) in labels.items():
+        with suppress(OSError), Image.open(folder / "data" / f"{row_id}.jpg") as picture:
+            if picture.mode != "L":
+                found.append(np.asarray(picture.convert("RGB")).mean(axis=(0, 1)))
+                names.append(image)
+    return np.stack(found), names
+
+
+def nearest(found: np.ndarray, means: np.ndarray) -> list[str]:
+    return [SENTIMENTS[np.linalg.norm(means - color, axis=1).argmin()] for color in found]
+
+
+def mean_colors(found: np.ndarray, names: list[str]) -> np.ndarray:
+    return np.stack([found[[n == name for n in names]].mean(axis=0) for name in SENTIMENTS])
+
+
+def test_the_words_of_a_tweet_tell_its_own_sentiment(sample, labels):
+    telling = telling_words(sample, labels).keys()
+    assert sum(bool(words_of(sample, row_id) & telling) for row_id in labels) > 0.95 * len(labels)
 
 
 def test_the_colors_of_a_picture_tell_its_own_sentiment(sample, labels):
-    colors = defaultdict(list)
-    for row_id, (_, image) in labels.items():
-        path = sample / "data" / f"{row_id}.jpg"
-        with suppress(OSError), Image.open(path) as picture:
-            if picture.mode != "L":
-                colors[image].append(np.asarray(picture.convert("RGB")).mean(axis=(0, 1)))
-    means = np.stack([np.mean(colors[name], axis=0) for name in SENTIMENTS])
-    nearest = [
-        np.linalg.norm(means - color, axis=1).argmin() == code
-        for code, name in enumerate(SENTIMENTS)
-        for color in colors[name]
+    found, names = colors(sample, labels)
+    assert np.mean(np.equal(nearest(found, mean_colors(found, names)), names)) > 0.9
+
+
+def test_noise_makes_texts_and_pictures_show_another_sentiment_and_keeps_the_labels(tmp_path, sample, labels):
+    noisy = tmp_path / "noisy"
+    write_sample(noisy, PAIRS, seed=42, noise=0.6)
+    assert (noisy / "labelResultAll.txt").read_text().splitlines()[1:] == [
+        f"{row_id}\t{text},{image}" for row_id, (text, image) in labels.items()
     ]
-    assert np.mean(nearest) > 0.9
+    telling = telling_words(sample, labels)
+    misled = [
+        any(telling[word] != text for word in words_of(noisy, row_id) & telling.keys())
+        for row_id, (text, _) in labels.items()
+    ]
+    shown, names = colors(noisy, labels)
+    misleading = np.not_equal(nearest(shown, mean_colors(*colors(sample, labels))), names)
+    # Two of three sentiments drawn at random are not the true one.
+    assert (np.mean(misled), np.mean(misleading)) == pytest.approx((0.4, 0.4), abs=0.1)

@@ -1,7 +1,8 @@
 """A small synthetic dataset in MVSA-Single's raw layout, with the mess of real data in it.
 
 The label follows MVSA's rule from the text's and the picture's own sentiment. A modality that is neutral
-leaves the label to the other, so each alone is worth clearly less than both.
+leaves the label to the other, so each alone is worth clearly less than both. Without noise the two together
+tell every label.
 """
 
 import random
@@ -75,8 +76,16 @@ _USERS = ["@sam_k", "@TheDailyPost", "@lena22", "@runner_x", "@bookclub", "@mr_o
 _EMOJI = ["☕", "🚌", "📷", "🌍", "🎧", "📚", "🏙️", "🚲"]
 
 
-def write_sample(folder: Path, pairs: int, seed: int) -> None:
-    """Write the dataset into `folder`: `pairs` pairs that cleaning keeps, and some that it drops."""
+def write_sample(folder: Path, pairs: int, seed: int, noise: float = 0.0) -> None:
+    """Write the dataset into `folder`.
+
+    Args:
+        folder: is made.
+        pairs: that cleaning keeps; some that it drops are added.
+        seed: draws everything.
+        noise: probability of a text, and of a picture, to show a sentiment drawn at random, which is its own
+            in one case of three; the labels stay.
+    """
     rng = random.Random(seed)
     data = folder / "data"
     data.mkdir(parents=True)
@@ -96,6 +105,8 @@ def write_sample(folder: Path, pairs: int, seed: int) -> None:
             tweet_path.write_bytes(b"RT " + rng.choice(_USERS).encode() + b": " + original + b"\n")
             picture_path.write_bytes((data / f"{row_id - 1}.jpg").read_bytes())
             continue
+        if noise:
+            text, image = (rng.choice(list(_FEELINGS)) if rng.random() < noise else s for s in (text, image))
         tweet = "" if row_id == empty else _tweet(rng, text)
         # One tweet in fifty is not UTF-8, as in MVSA.
         encoding = "cp1252" if row_id % 50 == 7 else "utf-8"
