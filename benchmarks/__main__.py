@@ -25,6 +25,8 @@ PROGRAMS = (
 
 def main() -> None:
     programs = sys.argv[1:] or PROGRAMS
+    if unknown := set(programs) - set(PROGRAMS):
+        sys.exit(f"error: no benchmark {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
     kept = Path("reports/benchmarks.json")
     # Of some programs only: the others' rows stay as they were.
     rows = json.loads(kept.read_text()) if sys.argv[1:] and kept.exists() else {}
