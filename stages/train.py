@@ -17,7 +17,7 @@ from spp_scl.stage import run_stage
 from spp_scl.train.artifact import Artifact, hash_ids, load_model, require_features, save_model
 from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.gate import describe_gate
-from spp_scl.train.training import count_parameters, train
+from spp_scl.train.training import complete_log, count_parameters, train
 
 
 def main() -> None:
@@ -62,6 +62,7 @@ def main() -> None:
             state=state,
             save=checkpoint.save,
         )
+        complete_log(folder)
         seconds = time.perf_counter() - started
         artifact = Artifact(
             config=config,
@@ -101,7 +102,7 @@ def take_over(path: str, data: Data, threads: int) -> None:
             "tested on some of them; choose the split that it was trained with"
         )
     with replacing("reports/train") as folder:
-        folder.mkdir()
+        complete_log(folder)
         artifact = replace(artifact, features=data.fingerprint, threads=threads)
         save_model("models/model.safetensors", model, artifact)
     logging.info("taken from %s: nothing was trained", path)

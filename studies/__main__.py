@@ -12,11 +12,14 @@ from spp_scl.errors import UserError
 from studies.definitions import choose_studies, load_studies
 from studies.queue import run_all
 from studies.report import write_report
-from studies.results import read_runs, require_comparable
+from studies.results import read_runs, require_comparable, require_own_name, require_told
+
+log = logging.getLogger("studies")
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)  # its own: those of DVC's queue tell a user nothing
     options = _parse()
     base = dict(_override(text) for text in options.set)
     studies = choose_studies(options.studies)
@@ -32,20 +35,21 @@ def main() -> None:
                 f"{len(failed)} experiment(s) failed: {', '.join(failed)}; `dvc queue logs <name>` says why, "
                 "and the same command runs them again"
             )
+        log.info("all there; now: %s", shlex.join(["python", "-m", "studies", "collect", *sys.argv[2:]]))
         return
     for study in studies:
         runs = {row: read_runs(options.data, overrides, seeds) for row, overrides in study.rows.items()}
         there = sum(map(len, runs.values()))
         if not there:
             raise UserError(f"{study.name} on {options.data}: no experiment has been run")
-        for run in (run for found in runs.values() for run in found):
-            wrong = {key: run.params[key] for key, value in base.items() if run.params[key] != value}
-            if wrong and not set(wrong) & set().union(*study.rows.values()):
-                raise UserError(f"experiment {run.name} was run with other parameters: {wrong}")
+        for row, found in runs.items():
+            require_told(found, study.rows[row], base)
+            for run in found:
+                require_own_name(options.data, run.params)
         require_comparable(runs, study.rows)
         command = shlex.join(["python", "-m", "studies", "run", *sys.argv[2:]])
         files = write_report(study, options.data, runs, base, command)
-        logging.info(
+        log.info(
             "%s: %d of %d runs; %s",
             study.name,
             there,

@@ -10,7 +10,7 @@ from dvc.repo import Repo
 from spp_scl.errors import UserError
 from spp_scl.progress import progress
 from studies.definitions import Overrides, experiment_name
-from studies.results import list_experiments, read_params
+from studies.results import list_experiments, read_params, require_committed, require_own_name
 
 _POLL = 5  # seconds
 
@@ -32,7 +32,13 @@ def run_all(
 
     Returns:
         The names of those that failed.
+
+    Raises:
+        UserError: `params.yaml` has changes that are not committed, `data` is the name of another dataset,
+            or an experiment of the same name has other parameters.
     """
+    committed = require_committed()
+    require_own_name(data, {**committed, **base})
     wanted = {
         # Seed by seed, so that an unfinished study has whole comparisons.
         experiment_name(data, row, seed): {**base, **row, "seed": seed, "train.threads": 1}
@@ -40,7 +46,7 @@ def run_all(
         for row in rows
     }
     _forget_dead(wanted)
-    _require_same(wanted)
+    _require_same(wanted, committed)
     failed: list[str] = []
     queued: set[str] = set()  # by this call: none twice, whatever DVC says of it in between
     bar = progress(desc=data, unit="experiments", total=len(wanted))
@@ -79,11 +85,13 @@ def _forget_dead(wanted: Mapping[str, Overrides]) -> None:
             _dvc("queue", "remove", name, may_fail=True)
 
 
-def _require_same(wanted: Mapping[str, Overrides]) -> None:
+def _require_same(wanted: Mapping[str, Overrides], committed: Mapping[str, object]) -> None:
     """Refuse to take an experiment of the same name and other parameters for a run of this study."""
     for name, revision in list_experiments().items():
-        params = read_params(revision) if name in wanted else {}
-        other = {k: params[k] for k, v in wanted.get(name, {}).items() if params[k] != v}
+        if name not in wanted:
+            continue
+        asked = {**committed, **wanted[name]}
+        other = {k: v for k, v in read_params(revision).items() if k in asked and asked[k] != v}
         if other:
             raise UserError(
                 f"experiment {name} is there with other parameters ({other}); give this data another name "

@@ -38,6 +38,7 @@ def write_report(
     FOLDER.mkdir(parents=True, exist_ok=True)
     dataset = next(run for found in runs.values() for run in found).params["dataset"]
     f1 = DATASETS[dataset].selection
+    title = f"{study.title}: {data}" + (f" ({dataset})" if dataset != data else "")
     rows = {name: found for name, found in runs.items() if found}
     summaries = {
         name: {
@@ -56,16 +57,16 @@ def write_report(
     _runs_table(study, rows).to_csv(f"{stem}.csv", index=False)
     figures = [Path(f"{stem}.png")]
     if study.x:
-        _draw_curve(figures[0], study, rows, f1, f"{study.title}: {data}")
+        _draw_curve(figures[0], study, rows, f1, title)
     else:
-        _draw_rows(figures[0], summaries, study.reference, f1, f"{study.title}: {data}")
+        _draw_rows(figures[0], rows, study.reference, f1, title)
     panel = {name: rows[name][0] for name in study.tsne if name in rows}
     if panel:
         figures.append(Path(f"{stem}-tsne.png"))
-        _draw_tsne(figures[-1], panel, data)
+        _draw_tsne(figures[-1], panel, title.removeprefix(f"{study.title}: "))
     first = next(iter(rows.values()))[0]
     page = _page(
-        study, data, dataset, summaries, differences, base, command, figures, first.params, first.floors
+        study, title, dataset, summaries, differences, base, command, figures, first.params, first.floors
     )
     Path(f"{stem}.md").write_text(page, encoding="utf-8")
     return [Path(f"{stem}.md"), Path(f"{stem}.csv"), *figures]
@@ -110,7 +111,7 @@ def _runs_table(study: Study, rows: Mapping[str, Sequence[Run]]) -> pd.DataFrame
 
 def _page(
     study: Study,
-    data: str,
+    title: str,
     dataset: str,
     summaries: Mapping[str, Mapping[str, Summary]],
     differences: Mapping[str, Difference | None],
@@ -123,7 +124,7 @@ def _page(
     f1 = DATASETS[dataset].selection
     seeds = max(s["accuracy"].seeds for s in summaries.values())
     lines = [
-        f"# {study.title}: {data}",
+        f"# {title}",
         "",
         f"Dataset `{dataset}`, test set. Mean ± standard deviation over {seeds} seed(s), with the 95 % "
         "interval of the mean (Student's t). Difference: accuracy minus the first row's; paired bootstrap "
@@ -159,6 +160,8 @@ def _page(
         "Step 2: share of the batches in which it ran. Shuffled: share of the test predictions that another "
         "random order of the test set changes.",
     ]
+    if missing := [name for name in study.rows if name not in summaries]:
+        lines += ["", f"Not run: {'; '.join(missing)}."]
     for figure in figures:
         lines += ["", f"![{figure.stem}]({figure.name})"]
     lines += ["", "All parameters of the first row's first run:", "", "```yaml"]
@@ -172,30 +175,26 @@ def _told(s: Summary) -> str:
     return f"{s.mean:.4f} ± {s.deviation:.4f} [{s.low:.4f}, {s.high:.4f}]"
 
 
-def _draw_rows(
-    path: Path, summaries: Mapping[str, Mapping[str, Summary]], reference: str, f1: str, title: str
-) -> None:
-    """Each row's mean and interval, accuracy and F1."""
-    figure, ax = plt.subplots(figsize=(9, 1.2 + 0.5 * len(summaries)), layout="constrained")
-    places = np.arange(len(summaries))[::-1]
+def _draw_rows(path: Path, rows: Mapping[str, Sequence[Run]], reference: str, f1: str, title: str) -> None:
+    """Each row's runs with their mean and interval, accuracy and F1."""
+    figure, ax = plt.subplots(figsize=(9, 2 + 0.5 * len(rows)), layout="constrained")
+    places = np.arange(len(rows))[::-1]
     for i, score in enumerate(("accuracy", f1)):
-        found = [s[score] for s in summaries.values()]
+        shifted = places + 0.15 - 0.3 * i
+        values = [[run.metrics["test"][score] for run in runs] for runs in rows.values()]
+        for place, found in zip(shifted, values, strict=True):
+            ax.scatter(found, [place] * len(found), s=14, color=COLORS[i], alpha=0.4, linewidths=0)
+        found = [summarize(v) for v in values]
         half = [0 if math.isnan(s.deviation) else s.high - s.mean for s in found]
-        ax.errorbar(
-            [s.mean for s in found],
-            places + 0.12 - 0.24 * i,
-            xerr=half,
-            fmt=MARKERS[i],
-            color=COLORS[i],
-            capsize=3,
-            label=score.replace("_", " "),
-        )
-    if reference in summaries:
-        ax.axvline(summaries[reference]["accuracy"].mean, color="0.8", zorder=0)
-    ax.set_yticks(places, list(summaries))
-    ax.set_xlabel("test set: mean and 95 % interval over seeds")
+        options = {"fmt": MARKERS[i], "color": COLORS[i], "capsize": 3, "label": score.replace("_", " ")}
+        ax.errorbar([s.mean for s in found], shifted, xerr=half, **options)
+        if score == "accuracy" and reference in rows:
+            ax.axvline(found[list(rows).index(reference)].mean, color="0.8", zorder=0)
+    ax.set_yticks(places, list(rows))
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.set_xlabel("test set: mean and 95 % interval over seeds; small: each seed")
     ax.set_title(title)
-    ax.legend(loc="best")
+    figure.legend(loc="outside lower center", ncols=2)
     _save(figure, path)
 
 
@@ -221,7 +220,9 @@ def _draw_curve(path: Path, study: Study, rows: Mapping[str, Sequence[Run]], f1:
     ):
         # Where there was no gate, nothing is drawn.
         means = [_mean([run.metrics["train"].get(key) for run in runs]) for _, runs in found]
-        bottom.plot(x, means, marker=MARKERS[i + 2], color=COLORS[i + 2], label=label)
+        # The second is often on the first, which has to be seen through it.
+        style = {"linestyle": "--", "markerfacecolor": "none", "markersize": 10} if i else {}
+        bottom.plot(x, means, marker=MARKERS[i + 2], color=COLORS[i + 2], label=label, **style)
     bottom.set_ylim(-0.05, 1.05)
     bottom.set_ylabel("share of batches")
     bottom.set_xlabel(study.x)

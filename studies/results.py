@@ -12,6 +12,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from spp_scl.errors import UserError
+from spp_scl.raw.datasets import DATASETS
 from studies.definitions import Overrides, experiment_name
 
 # Whose inputs decide the figures that are compared.
@@ -29,6 +30,7 @@ class Run:
         metrics: `reports/metrics.json`.
         audit: `reports/audit.json`.
         floors: `reports/floors.json`.
+        overridden: those that differ from the commit it began from.
         inputs: the MD5 of each file of code and data that the training and the evaluation read.
         revision: its commit.
     """
@@ -36,6 +38,7 @@ class Run:
     name: str
     seed: int
     params: Mapping
+    overridden: Mapping
     metrics: Mapping
     audit: Mapping
     floors: Mapping
@@ -77,6 +80,54 @@ def read_params(revision: str) -> dict[str, object]:
     return _flat(YAML(typ="safe").load(_show(revision, "params.yaml")))
 
 
+def require_committed() -> dict[str, object]:
+    """The committed parameters, which every experiment of a study begins from.
+
+    Raises:
+        UserError: `params.yaml` differs from them, as after a `dvc exp run -S`.
+    """
+    committed = read_params("HEAD")
+    now = _flat(YAML(typ="safe").load(Path("params.yaml")))
+    changed = [f"{key}={now.get(key)}" for key in {**committed, **now} if committed.get(key) != now.get(key)]
+    if changed:
+        raise UserError(
+            f"params.yaml has changes that are not committed ({', '.join(changed)}); every run of a study "
+            "begins from what is committed: commit them, or take them back (`git restore params.yaml`)"
+        )
+    return committed
+
+
+def require_own_name(data: str, params: Mapping[str, object]) -> None:
+    """Refuse a name for the data that is another dataset's.
+
+    Raises:
+        UserError: it is.
+    """
+    if data in DATASETS and data != params["dataset"]:
+        raise UserError(
+            f"--data {data} is only a name, and the runs would be of the dataset {params['dataset']}; "
+            f"add `-S dataset={data}`, or choose another name"
+        )
+
+
+def require_told(runs: Sequence[Run], row: Overrides, base: Overrides) -> None:
+    """Refuse runs of other overrides than their row's and those of all rows.
+
+    Raises:
+        UserError: there is one.
+    """
+    told = {**base, **row}
+    for run in runs:
+        wrong = {key: run.params[key] for key, value in told.items() if run.params[key] != value}
+        hidden = {key: v for key, v in run.overridden.items() if key not in {*told, "seed", "train.threads"}}
+        if wrong or hidden:
+            settings = " ".join(f"-S {key}={value}" for key, value in {**wrong, **hidden}.items())
+            raise UserError(
+                f"experiment {run.name} was run with other parameters than these ({settings}); "
+                "give the ones that it was run with, or remove it (`dvc exp remove`) and run it again"
+            )
+
+
 def read_runs(data: str, overrides: Overrides, seeds: Sequence[int]) -> list[Run]:
     """The runs of one row that are there."""
     there = list_experiments()
@@ -98,9 +149,6 @@ def require_comparable(rows: Mapping[str, Sequence[Run]], overrides: Mapping[str
             if any(key.startswith("text_features.") for key in overrides[name]):
                 inputs = {path: md5 for path, md5 in inputs.items() if not path.endswith("text.h5")}
             facts = {**run.params, **inputs}
-            wrong = {k: facts[k] for k, v in overrides[name].items() if facts[k] != v}
-            if wrong:
-                raise UserError(f"experiment {run.name} has other parameters than its row: {wrong}")
             for key in facts.keys() - overrides[name].keys() - {"seed"}:
                 value, other = common.setdefault(key, (facts[key], run.name))
                 if value != facts[key]:
@@ -118,10 +166,12 @@ def _read(name: str, seed: int, revision: str) -> Run:
         for dep in lock["stages"][stage]["deps"]
         if dep["path"].startswith(("spp_scl", "stages", "data"))
     }
+    params, began = read_params(revision), read_params(f"{revision}^")
     return Run(
         name,
         seed,
-        read_params(revision),
+        params,
+        {key: value for key, value in params.items() if key not in began or began[key] != value},
         json.loads(_show(revision, "reports/metrics.json")),
         json.loads(_show(revision, "reports/audit.json")),
         json.loads(_show(revision, "reports/floors.json")),

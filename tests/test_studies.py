@@ -1,6 +1,5 @@
 """Studies: what they vary, how they are run and compared, and what a reader gets."""
 
-import json
 import subprocess
 import time
 
@@ -143,18 +142,48 @@ def test_a_study_runs_as_experiments_once_and_is_collected(studied):
     page = stem.with_suffix(".md").read_text()
     assert f"{runs.loc['one', 'accuracy']:.4f}" in page
     assert "python -m studies run small --data tiny" in page
+    assert "Not run" not in page
     for kind in ("", "-tsne"):
         assert f"tiny-small{kind}.png" in page
         assert stem.with_name(f"tiny-small{kind}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def study(folder, action, *options, code=1, data="tiny"):
+    command = ["python", "-m", "studies", action, "small", "--data", data, "--seeds", "1", *options]
+    return run(folder, *command, code=code)
+
+
+def test_what_an_experiment_has_left_in_params_yaml_does_not_get_into_a_study(studied):
+    before = run(studied, "git", "for-each-ref", "refs/exps")
+    set_params(studied, alpha=0.3)
+    try:
+        assert "not committed (alpha=0.3)" in study(studied, "run", "-j", "1")
+    finally:
+        run(studied, "git", "restore", "params.yaml")
+    assert run(studied, "git", "for-each-ref", "refs/exps") == before
+
+
+def test_the_name_of_another_dataset_is_no_name_for_the_data(studied):
+    assert "would be of the dataset sample; add `-S dataset=hfm`" in study(studied, "run", data="hfm")
+
+
+def test_what_was_run_with_an_override_is_not_reported_without_it(studied):
+    run(studied, "dvc", "exp", "run", "--temp", "--name", "other-reference-s1", "-S", "seed=1",
+        "-S", "train.threads=1", "-S", "train.batch_size=12")  # fmt: skip
+    assert "(-S train.batch_size=12)" in study(studied, "collect", data="other")
+    study(studied, "collect", "-S", "train.batch_size=12", data="other", code=0)
+    page = (studied / "reports/studies/other-small.md").read_text()
+    assert "committed: `train.batch_size=12`." in page
+    assert "Not run: two." in page
+    assert "(-S train.batch_size=12)" in study(studied, "collect", "-S", "train.batch_size=14", data="other")
+    assert "is there with other parameters" in study(studied, "run", data="other")
+
+
 def test_runs_that_differ_in_more_than_the_study_varies_are_not_compared(studied):
-    metrics = json.loads((studied / "reports/metrics.json").read_text())
-    assert metrics["test"]
-    run(studied, "dvc", "exp", "remove", "tiny-alpha-0.0-s1")
-    run(studied, "dvc", "exp", "run", "-f", "--temp", "--name", "tiny-alpha-0.0-s1", "-S", "alpha=0.0",
-        "-S", "seed=1", "-S", "train.threads=1", "-S", "train.batch_size=12")  # fmt: skip
-    output = run(
-        studied, "python", "-m", "studies", "collect", "small", "--data", "tiny", "--seeds", "1", code=1
-    )
-    assert "differ in more than their rows do: train.batch_size" in output
+    run(studied, "dvc", "exp", "remove", "tiny-reference-s1", "tiny-alpha-0.0-s1")
+    for name, alpha in (("tiny-reference-s1", 2 / 3), ("tiny-alpha-0.0-s1", 0.0)):
+        set_params(studied, train={"batch_size": 12 if alpha else 13})
+        run(studied, "git", "commit", "-qam", name)
+        run(studied, "dvc", "exp", "run", "--temp", "--name", name, "-S", f"alpha={alpha}", "-S", "seed=1",
+            "-S", "train.threads=1")  # fmt: skip
+    assert "differ in more than their rows do: train.batch_size" in study(studied, "collect")

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from spp_scl.params import TrainParams
 from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
 from spp_scl.train.checkpoint import Checkpoint, training_key
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
-from spp_scl.train.training import epoch_batches, train, train_batch
+from spp_scl.train.training import METRICS, complete_log, epoch_batches, train, train_batch
+from tests.pipeline import ROOT
 
 PARAMS = TrainParams(
     epochs=3,
@@ -183,6 +185,41 @@ def test_the_log_has_a_line_a_batch_and_a_line_an_epoch(data):
 def test_a_run_in_which_alpha_made_no_difference_says_so(data, alpha, share, mattered):
     summary = run(data, alpha=alpha).summary()
     assert (summary["step2_share"], summary["alpha_mattered"]) == (share, mattered)
+
+
+def test_whatever_a_run_lacks_every_plot_of_the_pipeline_has_a_file(data):
+    run(data, alpha=0.0)  # without step 2, so without its loss
+    logged = set(Path("live").rglob("*.tsv"))
+    contents = {path: path.read_bytes() for path in logged}
+    assert {f"{p.parent.name}/{p.stem}" for p in logged} <= set(METRICS)
+    complete_log(Path("live"))
+    assert all(path.read_bytes() == content for path, content in contents.items())
+    assert Path("live/plots/metrics/epoch/loss_clm.tsv").read_text() == "step\tloss_clm\n"
+    plotted = re.findall(r"reports/train/(plots/\S*\.tsv)", (ROOT / "dvc.yaml").read_text())
+    assert len(plotted) > 15
+    assert all(Path("live", path).is_file() for path in plotted)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e6])
+def test_an_alpha_on_the_same_side_of_the_bound_gives_the_same_model_and_one_beyond_another(data, alpha):
+    trained = run(data, alpha=alpha, keep="last")
+    bound = trained.summary()["alpha_bound"]
+    side = 1 if alpha > bound else -1
+
+    def same(other: float) -> bool:
+        weights = run(data, alpha=other, keep="last").model.state_dict()
+        return all(torch.equal(weights[name], t) for name, t in trained.model.state_dict().items())
+
+    assert same(bound + side * 1e-6)
+    assert not same(bound - side * 1e-6)
+
+
+def test_where_alpha_has_no_say_or_mattered_there_is_no_bound(data):
+    assert run(data, alpha=0.0, step2="always").summary()["alpha_bound"] is None
+    assert run(data, alpha=0.0, step2="never").summary()["alpha_bound"] is None
+    bounds = sorted(g.alpha_from for g in run(data, alpha=0.0).gates)
+    summary = run(data, alpha=bounds[len(bounds) // 2]).summary()
+    assert (summary["alpha_mattered"], summary["alpha_bound"]) == (True, None)
 
 
 def test_the_test_split_is_not_touched_in_training(data, monkeypatch):

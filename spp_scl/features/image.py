@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import PIL
-import safetensors.torch
 import torch
 
 import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
@@ -19,12 +18,13 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean import pictures
 from spp_scl.clean.pictures import hash_picture, reopen_picture
-from spp_scl.errors import UserError, first_line
+from spp_scl.errors import UserError
 from spp_scl.features import device as features_device
 from spp_scl.features import fused
 from spp_scl.features.device import DTYPES, all_finite, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 from spp_scl.features.fused import fuse
+from spp_scl.features.state_dict import read_state_dict, require_fit
 from spp_scl.features.workers import in_order
 from spp_scl.features.writing import writing_images
 from spp_scl.progress import progress
@@ -88,13 +88,12 @@ class ImageEncoder(torch.nn.Module):
         state = {name: t for name, t in state.items() if not name.startswith("fc.")}
         own = self.net.state_dict()
         # Counters that evaluation never reads, and that files older than they are, as torchvision's, lack.
-        missing = sorted(n for n in own.keys() - state.keys() if not n.endswith("num_batches_tracked"))
-        extra = sorted(state.keys() - own.keys())
-        misshapen = sorted(n for n in own.keys() & state.keys() if own[n].shape != state[n].shape)
-        if missing or extra or misshapen:
-            parts = [("missing", missing), ("not known", extra), ("of another shape", misshapen)]
-            told = "; ".join(f"{what}: {', '.join(n[:4])} ({len(n)})" for what, n in parts if n)
-            raise UserError(f"image_features.weights: {source} is not a ResNet-50 state dict ({told})")
+        require_fit(
+            missing=[n for n in own.keys() - state.keys() if not n.endswith("num_batches_tracked")],
+            unknown=list(state.keys() - own.keys()),
+            misshapen=[n for n in own.keys() & state.keys() if own[n].shape != state[n].shape],
+            told=f"image_features.weights: {source} is not a ResNet-50 state dict",
+        )
         self.net.load_state_dict({**own, **state})
 
 
@@ -212,14 +211,4 @@ def _local(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(
             f"image_features.weights: {path}: no such file. It takes a file, pretrained, untrained or auto"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the parsers raise whatever they run into
-        raise UserError(
-            f"image_features.weights: {path}: cannot be read as a state dict ({first_line(error)})"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise UserError(f"image_features.weights: {path}: expected a state dict of tensors")
-    return state
+    return read_state_dict(path, f"image_features.weights: {path}")

@@ -15,8 +15,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     parser = argparse.ArgumentParser(prog="python -m spp_scl.released", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="a .pth state dict in the released layout")
-    named = sorted(name for name, dataset in DATASETS.items() if dataset.classes)
-    parser.add_argument("--dataset", required=True, choices=named, help="whose classes it knows")
+    named = sorted(name for name, dataset in DATASETS.items() if dataset.classes and dataset.published)
+    parser.add_argument("--dataset", required=True, choices=named, help="which one it was trained on")
     parser.add_argument(
         "--text-encoder",
         default="bert-base-uncased",

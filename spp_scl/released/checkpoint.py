@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoTokenizer, BertModel
 
 from spp_scl.errors import UserError, first_line
 from spp_scl.features.image import ImageEncoder
+from spp_scl.features.state_dict import read_state_dict, require_fit
 from spp_scl.features.text import TextEncoder
 from spp_scl.files import replacing
 from spp_scl.model.network import ModelConfig, SppScl
@@ -45,6 +46,8 @@ _NAMES = {
 # What evaluation never reads, and files of other versions of the libraries have or lack.
 _IGNORED = ("num_batches_tracked", "position_ids")
 
+_NOT_RELEASED = "not a checkpoint in the released layout"
+
 
 def read_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
     """Read a state dict.
@@ -55,14 +58,8 @@ def read_checkpoint(path: Path | str) -> dict[str, torch.Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the parsers raise whatever they run into
-        raise UserError(f"{path}: cannot be read as a state dict ({first_line(error)})") from None
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise UserError(f"{path}: expected a state dict of tensors")
     # As `DataParallel` names them.
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return {name.removeprefix("module."): t for name, t in read_state_dict(path, str(path)).items()}
 
 
 def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> SppScl:
@@ -105,7 +102,7 @@ def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> Spp
             misshapen.append(f"{theirs} {tuple(tensor.shape)} instead of {tuple(own.shape)}")
         fitting[name] = tensor
     unknown += [theirs for theirs, _ in ours.values()]
-    _require_nothing(missing, unknown, misshapen)
+    require_fit(missing, unknown, misshapen, _NOT_RELEASED)
     model.load_state_dict({**wanted, **fitting})
     return model.eval()
 
@@ -171,14 +168,7 @@ def _write_bert(state: Mapping[str, torch.Tensor], source: str, folder: Path) ->
         for n in own.keys() & theirs.keys()
         if own[n].shape != theirs[n].shape
     ]
-    _require_nothing(missing, unknown, misshapen)
+    require_fit(missing, unknown, misshapen, _NOT_RELEASED)
     bert.load_state_dict({**own, **{n: t for n, t in theirs.items() if n in own}})
     bert.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _require_nothing(missing: Sequence[str], unknown: Sequence[str], misshapen: Sequence[str]) -> None:
-    parts = [("missing", missing), ("not known", unknown), ("of another shape", misshapen)]
-    told = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in parts if names)
-    if told:
-        raise UserError(f"not a checkpoint in the released layout: {told}")

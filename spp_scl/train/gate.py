@@ -23,6 +23,7 @@ class Gate:
             and none is below m, whatever alpha is.
         step2: whether step 2 runs.
         step2_float32: whether it would, were the sigmoids compared in float32 as the released code does.
+        alpha_from: from which alpha on it would, all else being equal; `nan` where alpha does not decide.
     """
 
     count: int
@@ -30,6 +31,7 @@ class Gate:
     saturated: float
     step2: bool
     step2_float32: bool
+    alpha_from: float
 
 
 @torch.no_grad()
@@ -70,9 +72,16 @@ def gate(
     )
     count, positives, saturated, rounded_count = counts.tolist()  # one wait for the device, not four
     needed = math.floor(alpha * positives)
-    exact, float32 = count < needed, rounded_count < needed
-    step2 = float32 if comparison == "float32" else exact
-    return Gate(count, positives, saturated / products.numel(), step2, float32)
+    deciding = rounded_count if comparison == "float32" else count
+    return Gate(
+        count=count,
+        positives=positives,
+        saturated=saturated / products.numel(),
+        step2=deciding < needed,
+        step2_float32=rounded_count < needed,
+        # count < floor(alpha * P) is the same as count + 1 <= alpha * P.
+        alpha_from=(deciding + 1) / positives,
+    )
 
 
 def describe_gate(training: dict) -> str:
@@ -88,7 +97,8 @@ def describe_gate(training: dict) -> str:
     if training["alpha_mattered"]:
         return f"Step 2 ran in {share:.1%} of the batches."
     when = "every batch" if share == 1 else "no batch"
-    return (
-        f"Step 2 ran in {when} of the whole run: alpha made no difference, and another alpha may have given "
-        f"the same model (mean count / P {training['count_over_p']:.3f})."
-    )
+    bound = training.get("alpha_bound")
+    if bound is None:
+        return f"Step 2 ran in {when} of the whole run, whatever alpha is."
+    others = f"from {bound:.3g} on" if share == 1 else f"below {bound:.3g}"
+    return f"Step 2 ran in {when} of the whole run: every alpha {others} gives this same model."

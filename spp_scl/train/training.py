@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -24,6 +25,20 @@ from spp_scl.train.gate import Gate, gate
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
 
 log = logging.getLogger(__name__)
+
+_LOSSES = ("loss", "loss_ce", "loss_clt", "loss_cli", "loss_clm")
+_GATE = ("step2_share", "step2_share_float32", "count_over_p", "saturated_share")
+
+# Every metric that a training may log; which ones it does depends on the parameters and on the gate.
+METRICS = (
+    *(f"{every}/{name}" for every in ("batch", "epoch") for name in _LOSSES),
+    *("batch/step2", "batch/count_over_p", "epoch/learning_rate"),
+    *(f"epoch/{name}" for name in _GATE),
+    *(
+        f"valid/{name}"
+        for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss")
+    ),
+)
 
 
 class Log(Protocol):
@@ -67,9 +82,17 @@ class Trained:
             "step2_share_float32": fmean(g.step2_float32 for g in self.gates) if self.gates else None,
             "count_over_p": fmean(g.count / g.positives for g in self.gates) if self.gates else None,
             "saturated_share": fmean(g.saturated for g in self.gates) if self.gates else None,
-            # When step 2 always or never ran, a slightly other alpha would have changed nothing.
+            # When step 2 always or never ran, another alpha on the same side of the bound changes nothing.
             "alpha_mattered": 0 < self.step2_share < 1,
+            "alpha_bound": self._alpha_bound(),
         }
+
+    def _alpha_bound(self) -> float | None:
+        """Below it, or from it on, every alpha gives this model; None where alpha mattered or had no say."""
+        bounds = [g.alpha_from for g in self.gates]
+        if not bounds or 0 < self.step2_share < 1 or any(map(math.isnan, bounds)):
+            return None
+        return max(bounds) if self.step2_share else min(bounds)
 
 
 def train(
@@ -152,6 +175,19 @@ def train(
         return Trained(model, run.epoch, run.epoch, run.gates)
     model.load_state_dict(run.best_state)
     return Trained(model, run.best_epoch, run.epoch, run.gates)
+
+
+def complete_log(folder: Path) -> None:
+    """Give each metric that a run has not logged a file without values, for whoever plots them all.
+
+    Args:
+        folder: DVCLive's.
+    """
+    for name in METRICS:
+        path = folder / "plots/metrics" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(f"step\t{path.stem}\n")
 
 
 @dataclass
@@ -249,7 +285,7 @@ def train_batch(
     branches = model.branches(batch)
     decision = gate(branches.text, branches.image, labels, alpha, params.gate)
     if params.step2 == "always":
-        decision = replace(decision, step2=True)
+        decision = replace(decision, step2=True, alpha_from=math.nan)
     if decision.step2:
         losses["loss_clm"] = _inter_modal(branches, labels, params)
         _step(optimizer, losses["loss_clm"])
@@ -290,7 +326,7 @@ def _log_steps(
     """Log an epoch's steps, and return the mean of each loss over the steps that had it."""
     values: dict[str, list[float]] = {}
     # Fetched from the device here, once an epoch, so that no step waits for its log.
-    for name in ("loss", "loss_ce", "loss_clt", "loss_cli", "loss_clm"):
+    for name in _LOSSES:
         steps = [i for i, step in enumerate(losses) if name in step]
         if steps:
             values[name] = torch.stack([losses[i][name] for i in steps]).tolist()
