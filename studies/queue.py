@@ -64,7 +64,8 @@ def run_all(
         for name in missing[: max(0, jobs + 1 - len(waiting))]:
             _dvc("exp", "run", "--queue", "--name", name, *_settings(wanted[name]))
             queued.add(name)
-        _dvc("queue", "start", "-j", str(jobs))
+        if list(status.values()).count("Running") < min(jobs, len(waiting) + len(missing)):
+            _dvc("queue", "start", "-j", str(jobs))  # workers end when there is nothing for them
         time.sleep(_POLL)
     bar.close()
     return failed
