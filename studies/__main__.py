@@ -35,7 +35,7 @@ def main() -> None:
                 f"{len(failed)} experiment(s) failed: {', '.join(failed)}; `dvc queue logs <name>` says why, "
                 "and the same command runs them again"
             )
-        log.info("all there; now: %s", shlex.join(["python", "-m", "studies", "collect", *sys.argv[2:]]))
+        log.info("all there; now: %s", _command("collect", options.action))
         return
     for study in studies:
         runs = {row: read_runs(options.data, overrides, seeds) for row, overrides in study.rows.items()}
@@ -47,8 +47,7 @@ def main() -> None:
             for run in found:
                 require_own_name(options.data, run.params)
         require_comparable(runs, study.rows)
-        command = shlex.join(["python", "-m", "studies", "run", *sys.argv[2:]])
-        files = write_report(study, options.data, runs, base, command)
+        files = write_report(study, options.data, runs, base, _command("run", options.action))
         log.info(
             "%s: %d of %d runs; %s",
             study.name,
@@ -78,10 +77,21 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _command(action: str, given: str) -> str:
+    """This call's command line with another action."""
+    arguments = sys.argv[1:]
+    arguments.remove(given)
+    return shlex.join(["python", "-m", "studies", action, *arguments])
+
+
 def _override(text: str) -> tuple[str, object]:
     key, _, value = text.partition("=")
     if not key or not value:
         raise UserError(f"-S {text}: expected key=value")
+    if key in ("seed", "train.threads"):
+        raise UserError(
+            f"-S {text}: a study sets it itself, the seeds from 1 on (--seeds) and one thread a run"
+        )
     return key, YAML(typ="safe").load(value)
 
 

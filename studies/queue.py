@@ -12,7 +12,8 @@ from spp_scl.progress import progress
 from studies.definitions import Overrides, experiment_name
 from studies.results import list_experiments, read_params, require_committed, require_own_name
 
-_POLL = 5  # seconds
+_POLL = 10  # seconds: a look costs one of CPU
+_PATIENCE = 4  # polls, until what DVC says now is not taken for what is between two of its steps
 
 
 def run_all(
@@ -48,38 +49,53 @@ def run_all(
     _forget_dead(wanted)
     _require_same(wanted, committed)
     failed: list[str] = []
-    queued: set[str] = set()  # by this call: none twice, whatever DVC says of it in between
+    untraced: dict[str, int] = {}  # what this call has queued: for how many polls DVC has known nothing of it
+    dead = 0  # for how many polls more has been running than the workers know of
     bar = progress(desc=data, unit="experiments", total=len(wanted))
     while True:
-        status = _status()
+        status, tasks = _look()
         done = list_experiments()  # after the status: what ends in between is done, and not missing
-        failed += [n for n in wanted if status.get(n) == "Failed" and n not in done and n not in failed]
+        for name in untraced:
+            traced = status.get(name) in ("Queued", "Running") or name in done
+            untraced[name] = 0 if traced else untraced[name] + 1
+        # Failed, or taken out of the queue, or gone without a result.
+        gone = [n for n in wanted if status.get(n) == "Failed" or untraced.get(n, 0) > _PATIENCE]
+        failed += [n for n in gone if n not in done and n not in failed]
         rest = [n for n in wanted if n not in done and n not in failed]
-        waiting = [n for n in rest if n in queued or status.get(n) in ("Queued", "Running")]
         bar.n = len(wanted) - len(rest) - len(failed)
         bar.refresh()
         if not rest:
             break
-        missing = [n for n in rest if n not in waiting]
-        for name in missing[: max(0, jobs + 1 - len(waiting))]:
-            _dvc("exp", "run", "--queue", "--name", name, *_settings(wanted[name]))
-            queued.add(name)
-        if list(status.values()).count("Running") < min(jobs, len(waiting) + len(missing)):
-            _dvc("queue", "start", "-j", str(jobs))  # workers end when there is nothing for them
+        running = list(status.values()).count("Running")
+        dead = dead + 1 if running > sum(tasks) else 0
+        if dead <= _PATIENCE:
+            waiting = [n for n in rest if n in untraced or status.get(n) in ("Queued", "Running")]
+            missing = [n for n in rest if n not in waiting]
+            for name in missing[: max(0, jobs + 1 - len(waiting))]:
+                if require_committed() != committed:
+                    raise UserError("params.yaml has been committed anew while the study ran; run it again")
+                _dvc("exp", "run", "--queue", "--name", name, *_settings(wanted[name]))
+                untraced[name] = 0
+            if len(tasks) < min(jobs, len(rest)):
+                _dvc("queue", "start", "-j", str(jobs))  # workers end when there is nothing for them
+        elif not any(tasks):
+            # A worker was killed, and the others have come to an end: its run begins again.
+            _forget_dead(wanted)
+            untraced.clear()
+            dead = 0
         time.sleep(_POLL)
     bar.close()
+    _require_same(wanted, committed)  # among them may be what an earlier call had queued
     return failed
 
 
 def _forget_dead(wanted: Mapping[str, Overrides]) -> None:
-    """Take back what an earlier call left: failures, runs whose worker was killed, removed experiments."""
-    status = _status()
+    """Take back what is no more: failures, runs whose worker was killed, removed experiments."""
+    status, tasks = _look()
     running = [name for name, state in status.items() if state == "Running"]
-    with Repo() as repo:
-        alive = any(repo.experiments.celery_queue.worker_status().values())
-    if running and not alive:
+    if running and not any(tasks):
         _dvc("queue", "kill", "--force", *running, may_fail=True)
-        status = _status()
+        status, _ = _look()
     there = list_experiments()
     for name in wanted:
         if status.get(name) == "Failed" or (status.get(name) == "Success" and name not in there):
@@ -100,10 +116,15 @@ def _require_same(wanted: Mapping[str, Overrides], committed: Mapping[str, objec
             )
 
 
-def _status() -> dict[str, str]:
-    """The queue's experiments: Queued, Running, Failed or Success, by their names."""
+def _look() -> tuple[dict[str, str], list[int]]:
+    """The queue's experiments (Queued, Running, Failed, Success, by name), and each worker's number of tasks.
+
+    A run whose worker was killed stays Running.
+    """
     with Repo() as repo:
-        return {entry["name"]: entry["status"] for entry in repo.experiments.celery_queue.status()}
+        queue = repo.experiments.celery_queue
+        tasks = [len(found) for found in queue.worker_status().values()]
+        return {entry["name"]: entry["status"] for entry in queue.status()}, tasks
 
 
 def _settings(overrides: Overrides) -> list[str]:

@@ -59,7 +59,7 @@ def write_report(
     if study.x:
         _draw_curve(figures[0], study, rows, f1, title)
     else:
-        _draw_rows(figures[0], rows, study.reference, f1, title)
+        _draw_rows(figures[0], rows, summaries, study.reference, f1, title)
     panel = {name: rows[name][0] for name in study.tsne if name in rows}
     if panel:
         figures.append(Path(f"{stem}-tsne.png"))
@@ -175,21 +175,28 @@ def _told(s: Summary) -> str:
     return f"{s.mean:.4f} ± {s.deviation:.4f} [{s.low:.4f}, {s.high:.4f}]"
 
 
-def _draw_rows(path: Path, rows: Mapping[str, Sequence[Run]], reference: str, f1: str, title: str) -> None:
+def _draw_rows(
+    path: Path,
+    rows: Mapping[str, Sequence[Run]],
+    summaries: Mapping[str, Mapping[str, Summary]],
+    reference: str,
+    f1: str,
+    title: str,
+) -> None:
     """Each row's runs with their mean and interval, accuracy and F1."""
     figure, ax = plt.subplots(figsize=(9, 2 + 0.5 * len(rows)), layout="constrained")
     places = np.arange(len(rows))[::-1]
     for i, score in enumerate(("accuracy", f1)):
         shifted = places + 0.15 - 0.3 * i
-        values = [[run.metrics["test"][score] for run in runs] for runs in rows.values()]
-        for place, found in zip(shifted, values, strict=True):
-            ax.scatter(found, [place] * len(found), s=14, color=COLORS[i], alpha=0.4, linewidths=0)
-        found = [summarize(v) for v in values]
+        for place, runs in zip(shifted, rows.values(), strict=True):
+            values = [run.metrics["test"][score] for run in runs]
+            ax.scatter(values, [place] * len(runs), s=14, color=COLORS[i], alpha=0.4, linewidths=0)
+        found = [s[score] for s in summaries.values()]
         half = [0 if math.isnan(s.deviation) else s.high - s.mean for s in found]
         options = {"fmt": MARKERS[i], "color": COLORS[i], "capsize": 3, "label": score.replace("_", " ")}
         ax.errorbar([s.mean for s in found], shifted, xerr=half, **options)
-        if score == "accuracy" and reference in rows:
-            ax.axvline(found[list(rows).index(reference)].mean, color="0.8", zorder=0)
+    if reference in summaries:
+        ax.axvline(summaries[reference]["accuracy"].mean, color="0.8", zorder=0)
     ax.set_yticks(places, list(rows))
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.set_xlabel("test set: mean and 95 % interval over seeds; small: each seed")

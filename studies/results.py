@@ -118,7 +118,7 @@ def require_told(runs: Sequence[Run], row: Overrides, base: Overrides) -> None:
     """
     told = {**base, **row}
     for run in runs:
-        wrong = {key: run.params[key] for key, value in told.items() if run.params[key] != value}
+        wrong = {key: run.params.get(key) for key, value in told.items() if run.params.get(key) != value}
         hidden = {key: v for key, v in run.overridden.items() if key not in {*told, "seed", "train.threads"}}
         if wrong or hidden:
             settings = " ".join(f"-S {key}={value}" for key, value in {**wrong, **hidden}.items())

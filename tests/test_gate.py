@@ -49,11 +49,11 @@ def test_step_2_runs_exactly_when_count_is_below_floor_of_alpha_p(alpha):
         count, positives = exact_gate(text @ image.T, labels.tolist())
         found = gate(text, image, labels, alpha)
         assert found.step2 == (not count >= math.floor(alpha * positives))
-        assert found.alpha_from == (count + 1) / positives
+        assert found.alpha_from == pytest.approx((count + 1) / positives)
         for comparison in ("exact", "float32"):
             start = gate(text, image, labels, alpha, comparison).alpha_from
-            ran = [gate(text, image, labels, start + d, comparison).step2 for d in (-1e-6, 1e-6)]
-            assert ran == [False, True]
+            alphas = (math.nextafter(start, 0), start)
+            assert [gate(text, image, labels, a, comparison).step2 for a in alphas] == [False, True]
 
 
 def test_equal_pairs_are_not_below_their_mean():
@@ -62,10 +62,13 @@ def test_equal_pairs_are_not_below_their_mean():
 
 
 def test_a_gate_that_never_or_always_opens_says_that_alpha_made_no_difference():
-    summary = {"count_over_p": 0.5, "alpha_mattered": False, "alpha_bound": 0.4321}
+    summary = {"count_over_p": 0.5, "alpha_mattered": False, "alpha_bound": 0.43214}
     always, never = (describe_gate({**summary, "step2_share": share}) for share in (1.0, 0.0))
-    assert "in every batch of the whole run: every alpha from 0.432 on gives this same model" in always
-    assert "in no batch of the whole run: every alpha below 0.432 gives this same model" in never
+    # 0.43214 lies between the two.
+    assert "in every batch of the whole run: every alpha from 0.4322 on gives this same model" in always
+    assert "in no batch of the whole run: every alpha below 0.4321 gives this same model" in never
     mattered = {**summary, "alpha_mattered": True, "alpha_bound": None, "step2_share": 0.25}
     assert describe_gate(mattered) == "Step 2 ran in 25.0% of the batches."
     assert "whatever alpha is" in describe_gate({**summary, "alpha_bound": None, "step2_share": 1.0})
+    del summary["alpha_bound"]
+    assert describe_gate({**summary, "step2_share": 0.0}) == "Step 2 ran in no batch of the whole run."

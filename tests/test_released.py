@@ -211,6 +211,7 @@ def test_nothing_pickled_is_executed(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "trap.pth").read_bytes()[:50])
     with pytest.raises(UserError, match=r"cut\.pth: cannot be read"):
         read_checkpoint(tmp_path / "cut.pth")
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="expected a state dict of tensors"):
-        read_checkpoint(tmp_path / "list.pth")
+    for other in ([1, 2], {1: torch.zeros(1)}, {"fc.weight": 1}):
+        torch.save(other, tmp_path / "other.pth")
+        with pytest.raises(UserError, match="expected a state dict of tensors"):
+            read_checkpoint(tmp_path / "other.pth")

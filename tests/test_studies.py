@@ -124,6 +124,93 @@ def test_a_command_that_leaves_workers_behind_is_not_waited_for(tmp_path, monkey
     assert time.monotonic() - started < 10
 
 
+class FakeQueue:
+    """DVC's queue as `run_all` sees it; a worker takes two polls for an experiment.
+
+    Args:
+        trouble: called with the queue at each poll.
+    """
+
+    def __init__(self, monkeypatch, trouble):
+        self.status, self.done, self.workers, self.most = {}, {}, [], 0
+        self.trouble, self.polls = trouble, 0
+        monkeypatch.setattr(queue, "_look", self.look)
+        monkeypatch.setattr(queue, "_dvc", self.dvc)
+        monkeypatch.setattr(queue, "list_experiments", lambda: dict(self.done))
+        monkeypatch.setattr(queue, "require_committed", dict)
+        monkeypatch.setattr(queue, "require_own_name", lambda data, params: None)
+        monkeypatch.setattr(queue, "read_params", lambda revision: {})
+        monkeypatch.setattr(queue.time, "sleep", self.poll)
+
+    def look(self):
+        return dict(self.status), [int(task is not None) for task in self.workers]
+
+    def dvc(self, *arguments, may_fail=False):
+        match arguments:
+            case ("exp", "run", "--queue", "--name", name, *_):
+                assert name not in self.status
+                self.status[name] = "Queued"
+            case ("queue", "start", "-j", jobs):
+                self.workers += [None] * (int(jobs) - len(self.workers))
+            case ("queue", "kill", "--force", *names):
+                self.status |= dict.fromkeys(names, "Failed")
+            case ("queue", "remove", name):
+                del self.status[name]
+
+    def poll(self, seconds):
+        self.polls += 1
+        assert self.polls < 300, "it waits for ever"
+        for i, task in enumerate(self.workers):
+            if task and task[1]:
+                self.status[task[0]], self.done[task[0]] = "Success", "revision"
+                task = None
+            elif task:
+                task = (task[0], True)
+            queued = [n for n, state in self.status.items() if state == "Queued"]
+            if task is None and queued:
+                task = (queued[0], False)
+                self.status[queued[0]] = "Running"
+            self.workers[i] = task
+        self.most = max(self.most, sum(task is not None for task in self.workers))
+        self.trouble(self)
+
+
+def run_fake(fake):
+    rows = [{"alpha": i / 10} for i in range(10)]
+    failed = queue.run_all("x", rows, {}, seeds=[1], jobs=2)
+    return failed, {experiment_name("x", row, 1) for row in rows} - fake.done.keys()
+
+
+def test_as_many_run_at_once_as_were_asked_for_and_all_are_run(monkeypatch):
+    fake = FakeQueue(monkeypatch, lambda q: None)
+    assert run_fake(fake) == ([], set())
+    assert fake.most == 2
+    assert fake.polls <= 20  # one worker alone would take twenty and more
+
+
+@pytest.mark.parametrize("polls", [(3,), (3, 4)])
+def test_a_run_whose_worker_was_killed_runs_again(monkeypatch, polls):
+    def kill(q):
+        if q.polls in polls:
+            del q.workers[0]  # what it ran stays Running
+
+    assert run_fake(FakeQueue(monkeypatch, kill)) == ([], set())
+
+
+def test_a_run_that_somebody_takes_out_of_the_queue_is_reported_and_the_others_run(monkeypatch):
+    removed = []
+
+    def remove(q):
+        queued = [n for n, state in q.status.items() if state == "Queued"]
+        if queued and not removed:
+            removed.append(queued[0])
+            del q.status[queued[0]]
+
+    failed, missing = run_fake(FakeQueue(monkeypatch, remove))
+    assert failed == removed
+    assert missing == set(removed)
+
+
 def names(folder):
     return set(run(folder, "dvc", "exp", "list", "--name-only", "-A").split())
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -210,8 +211,8 @@ def test_an_alpha_on_the_same_side_of_the_bound_gives_the_same_model_and_one_bey
         weights = run(data, alpha=other, keep="last").model.state_dict()
         return all(torch.equal(weights[name], t) for name, t in trained.model.state_dict().items())
 
-    assert same(bound + side * 1e-6)
-    assert not same(bound - side * 1e-6)
+    below = math.nextafter(bound, 0)
+    assert (same(bound), same(below)) == ((True, False) if side > 0 else (False, True))
 
 
 def test_where_alpha_has_no_say_or_mattered_there_is_no_bound(data):

@@ -6,7 +6,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 
 _NAMED = 4
 
@@ -25,13 +25,17 @@ def read_state_dict(path: Path, where: str) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{where}: {first_line(error)}") from None
     except Exception:  # a damaged file makes the parsers raise whatever they run into
         # Without torch's own words: they advise to execute what is pickled.
         raise UserError(
             f"{where}: cannot be read as a state dict, tensors and their names alone, as "
             "torch.save(model.state_dict(), path) writes it; nothing else in a file is executed"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(t, torch.Tensor) for name, t in state.items()
+    ):
         raise UserError(f"{where}: expected a state dict of tensors")
     return state
 

@@ -79,9 +79,18 @@ def gate(
         saturated=saturated / products.numel(),
         step2=deciding < needed,
         step2_float32=rounded_count < needed,
-        # count < floor(alpha * P) is the same as count + 1 <= alpha * P.
-        alpha_from=(deciding + 1) / positives,
+        alpha_from=_smallest_alpha(deciding, positives),
     )
+
+
+def _smallest_alpha(count: int, positives: int) -> float:
+    """The smallest float for which count < floor(alpha * P), that is, count + 1 <= alpha * P as rounded."""
+    alpha = (count + 1) / positives
+    while alpha * positives < count + 1:
+        alpha = math.nextafter(alpha, math.inf)
+    while (below := math.nextafter(alpha, 0)) * positives >= count + 1:
+        alpha = below
+    return alpha
 
 
 def describe_gate(training: dict) -> str:
@@ -96,9 +105,13 @@ def describe_gate(training: dict) -> str:
         return "There was no gate: step 2 was not to run, whatever alpha is."
     if training["alpha_mattered"]:
         return f"Step 2 ran in {share:.1%} of the batches."
-    when = "every batch" if share == 1 else "no batch"
-    bound = training.get("alpha_bound")
+    told = f"Step 2 ran in {'every batch' if share == 1 else 'no batch'} of the whole run"
+    if "alpha_bound" not in training:  # of a model of an earlier version
+        return f"{told}."
+    bound = training["alpha_bound"]
     if bound is None:
-        return f"Step 2 ran in {when} of the whole run, whatever alpha is."
-    others = f"from {bound:.3g} on" if share == 1 else f"below {bound:.3g}"
-    return f"Step 2 ran in {when} of the whole run: every alpha {others} gives this same model."
+        return f"{told}, whatever alpha is."
+    # Rounded to where the sentence stays true.
+    if share == 1:
+        return f"{told}: every alpha from {math.ceil(bound * 1e4) / 1e4} on gives this same model."
+    return f"{told}: every alpha below {math.floor(bound * 1e4) / 1e4} gives this same model."

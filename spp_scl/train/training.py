@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -78,10 +78,7 @@ class Trained:
         return {
             "best_epoch": self.best_epoch,
             "epochs": self.epochs,
-            "step2_share": self.step2_share,
-            "step2_share_float32": fmean(g.step2_float32 for g in self.gates) if self.gates else None,
-            "count_over_p": fmean(g.count / g.positives for g in self.gates) if self.gates else None,
-            "saturated_share": fmean(g.saturated for g in self.gates) if self.gates else None,
+            **(_means(self.gates) if self.gates else {**dict.fromkeys(_GATE), "step2_share": 0.0}),
             # When step 2 always or never ran, another alpha on the same side of the bound changes nothing.
             "alpha_mattered": 0 < self.step2_share < 1,
             "alpha_bound": self._alpha_bound(),
@@ -240,6 +237,12 @@ class _Run:
         return state["summary"]
 
 
+def _means(gates: Sequence[Gate]) -> dict[str, float]:
+    """What is told of an epoch's or a run's gates, each a share or a mean; the keys are `_GATE`."""
+    values = [(g.step2, g.step2_float32, g.count / g.positives, g.saturated) for g in gates]
+    return dict(zip(_GATE, map(fmean, zip(*values, strict=True)), strict=True))
+
+
 _WITH_STATE = ("model", "optimizer", "scheduler")
 _PLAIN = ("epoch", "batches", "best_epoch", "best_value", "best_state")
 
@@ -348,10 +351,8 @@ def _log_epoch(
         live.log_metric(f"epoch/{name}", value)
     live.log_metric("epoch/learning_rate", rate)
     if gates:
-        live.log_metric("epoch/step2_share", fmean(g.step2 for g in gates))
-        live.log_metric("epoch/step2_share_float32", fmean(g.step2_float32 for g in gates))
-        live.log_metric("epoch/count_over_p", fmean(g.count / g.positives for g in gates))
-        live.log_metric("epoch/saturated_share", fmean(g.saturated for g in gates))
+        for name, value in _means(gates).items():
+            live.log_metric(f"epoch/{name}", value)
     for name, value in valid.items():
         if name != "f1":
             live.log_metric(f"valid/{name}", value)
