@@ -138,7 +138,16 @@ def _settings(overrides: Overrides) -> list[str]:
 def _dvc(*arguments: str, may_fail: bool = False) -> None:
     # Into a file: a pipe stays open as long as the workers that `queue start` leaves behind.
     with tempfile.TemporaryFile("w+") as output:
-        done = subprocess.run(["dvc", *arguments], stdout=output, stderr=subprocess.STDOUT)
+        # Out of reach of Ctrl-C, and waited for then: in the middle of queueing, DVC has the overrides of the
+        # run in params.yaml.
+        process = subprocess.Popen(
+            ["dvc", *arguments], stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
         output.seek(0)
-        if done.returncode and not may_fail:
+        if process.returncode and not may_fail:
             raise UserError(f"dvc {' '.join(arguments)}: {output.read().strip()[-2000:]}")

@@ -1,6 +1,9 @@
 """Studies: what they vary, how they are run and compared, and what a reader gets."""
 
+import os
+import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -122,6 +125,29 @@ def test_a_command_that_leaves_workers_behind_is_not_waited_for(tmp_path, monkey
     with pytest.raises(UserError, match="dvc 3: said"):
         queue._dvc("3")
     assert time.monotonic() - started < 10
+
+
+def test_an_interruption_lets_a_command_finish_that_has_begun(tmp_path):
+    command = tmp_path / "dvc"
+    command.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun; sleep 3; touch {tmp_path}/finished\n")
+    command.chmod(0o755)
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from studies import queue\nqueue._dvc('exp', 'run', '--queue')"
+    )
+    environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert (tmp_path / "finished").exists()
 
 
 class FakeQueue:
