@@ -12,12 +12,11 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.pipeline import ENVIRONMENT, damaged_objects, ran, run, snapshot, stage, stages, temporary_files
 
 STAGES = list(stages())
-# How long each takes, from DVC's line to the next stage's, about: in what a random moment is drawn from.
-SECONDS = dict(zip(STAGES, (0.5, 1, 1, 5, 5, 5, 3, 1.5, 1.5, 3, 3), strict=True))
 
 
 class Repro:
@@ -70,6 +69,19 @@ class Repro:
             os.killpg(self.dvc.pid, signal.SIGKILL)
         self.dvc.wait(60)
         return whom
+
+
+@pytest.fixture(scope="module")
+def seconds(fresh, tmp_path_factory):
+    """How long each stage takes here, DVC's part included: what a random moment is drawn from."""
+    going = Repro(shutil.copytree(fresh, tmp_path_factory.mktemp("timed") / "clone"))
+    begun = []
+    for name in STAGES:
+        assert going.wait_for(name), going.output()
+        begun.append(time.monotonic())
+    assert going.dvc.wait(60) == 0
+    ended = [*begun[1:], time.monotonic()]
+    return {name: end - begin for name, begin, end in zip(STAGES, begun, ended, strict=True)}
 
 
 def disturbed(folder, share):
@@ -152,12 +164,12 @@ def assert_as_undisturbed(folder, reference):
     assert ran(run(folder, "dvc", "repro")) == []
 
 
-def test_killed_at_50_random_moments_it_ends_in_the_same_bytes(fresh, reference, tmp_path):
+def test_killed_at_50_random_moments_it_ends_in_the_same_bytes(fresh, reference, seconds, tmp_path):
     folder = shutil.copytree(fresh, tmp_path / "killed")
     rng = random.Random(50)
     hit, whom = Counter(), Counter()
-    for going, name in disturbed(folder, share=6):
-        time.sleep(rng.uniform(0, SECONDS[name]))
+    for going, name in disturbed(folder, share=4):
+        time.sleep(rng.uniform(0, seconds[name]))
         if going.dvc.poll() is None:
             kind = going.kill(rng.choice(["group", "group", "dvc", "stage"]))
             hit[ran(going.output())[-1]] += 1
@@ -170,7 +182,9 @@ def test_killed_at_50_random_moments_it_ends_in_the_same_bytes(fresh, reference,
     assert_as_undisturbed(folder, reference)
 
 
-def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(fresh, reference, tmp_path):
+def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(
+    fresh, reference, seconds, tmp_path
+):
     """SIGINT and SIGTERM, to the whole group as a terminal and a batch system send them."""
     folder = shutil.copytree(fresh, tmp_path / "interrupted")
     rng = random.Random(10)
@@ -178,7 +192,7 @@ def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(
     rng.shuffle(kinds)
     told = Counter()
     for going, name in disturbed(folder, share=2):
-        time.sleep(rng.uniform(0, SECONDS[name] * 0.7))
+        time.sleep(rng.uniform(0, seconds[name] * 0.7))
         # Until Python itself has started it does not know what to do with a signal.
         while (process := going.stage_process()) and not handles(process, signal.SIGTERM):
             time.sleep(0.005)
@@ -187,7 +201,8 @@ def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(
         assert going.dvc.wait(60) != 0
         wait_for_orphans(folder)
         output = going.output()
-        assert "Traceback" not in output, output
+        # Between two stages it is DVC that works, whose libraries may complain of how they were interrupted.
+        assert not at_work or "Traceback" not in output, output
         told[kind] += bool(at_work) and "interrupted" in output
         if not kinds:
             break
