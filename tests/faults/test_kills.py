@@ -17,6 +17,7 @@ import pytest
 from tests.pipeline import ENVIRONMENT, damaged_objects, ran, run, snapshot, stage, stages, temporary_files
 
 STAGES = list(stages())
+BAR_HALF_MADE = r"(?s)Exception ignored in: <function TqdmCallback\.__del__.*?\nAttributeError: [^\n]*"
 
 
 class Repro:
@@ -201,8 +202,9 @@ def test_interrupted_at_16_random_moments_it_says_so_and_ends_in_the_same_bytes(
         assert going.dvc.wait(60) != 0
         wait_for_orphans(folder)
         output = going.output()
-        # Between two stages it is DVC that works, whose libraries may complain of how they were interrupted.
-        assert not at_work or "Traceback" not in output, output
+        # Between two stages it is DVC that works, and fsspec under it complains of a progress bar half made.
+        output = re.sub(BAR_HALF_MADE, "", output)
+        assert "Traceback" not in output, output
         told[kind] += bool(at_work) and "interrupted" in output
         if not kinds:
             break
