@@ -21,6 +21,7 @@ from spp_scl.audit.uncertainty import bootstrap, calibration_error
 from spp_scl.clean.pictures import hash_picture
 from spp_scl.errors import UserError
 from spp_scl.evaluate.evaluation import evaluate
+from spp_scl.model.batches import FeatureTable
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.artifact import Artifact
 
@@ -47,7 +48,8 @@ def untrained(data, fusion):
 def test_nothing_couples_a_tweet_to_its_batch_where_fusion_is_within_a_tweet(data):
     _, found = audit_coupling(*untrained(data, "sample"), data)
     assert set(found) == {
-        "own", "file_order", "shuffled", "one_at_a_time", "batches_of_16", "batches_of_256",
+        "own", "file_order", "sorted_by_label", "shuffled", "one_at_a_time",
+        "batches_of_16", "batches_of_256",
     }  # fmt: skip
     for name, part in found.items():
         if name == "shuffled":
@@ -80,7 +82,25 @@ def test_coupling_to_the_batch_is_measured_and_said(data, monkeypatch):
     assert found["file_order"]["changed"] == (in_order != own).double().mean()
     assert found["shuffled"]["changed_min"] < found["shuffled"]["changed_mean"]
     assert found["shuffled"]["changed_mean"] < found["shuffled"]["changed_max"]
-    assert found["batches_of_16"]["accuracy"] < 1
+    # The whole test set, from the end.
+    assert found["batches_of_16"]["accuracy"] == (labels[5] == labels).double().mean()
+
+
+@pytest.mark.parametrize("seed", [0, 3, 19, 42])
+def test_the_metrics_own_order_is_not_among_the_shuffled_ones(data, monkeypatch, seed):
+    taken, batch = [], FeatureTable.batch
+    monkeypatch.setattr(
+        FeatureTable, "batch", lambda self, part: taken.append(part.tolist()) or batch(self, part)
+    )
+    rows = data.rows["train"]  # enough of them that two random orders are never equal
+    model, artifact = untrained(data, "batch")
+    artifact = dataclasses.replace(artifact, seed=seed, batch_size=len(rows))
+    audit_coupling(model, artifact, dataclasses.replace(data, rows={"test": rows}))
+    own, *shuffled = taken[: 1 + coupling.ORDERS]
+    assert all(sorted(order) == sorted(own) for order in shuffled)
+    assert own not in shuffled
+    by_label = taken[2 + coupling.ORDERS]
+    assert data.labels[by_label].tolist() == sorted(data.labels[rows].tolist())
 
 
 def table_of(texts, pictures, images, sides):
@@ -117,6 +137,18 @@ def test_test_tweets_that_stand_in_train_are_found_by_text_by_picture_and_by_a_l
     assert found["text"].replace("", None).dropna().to_dict() == {"t2": "t0"}
     assert found["picture"].dropna().to_dict() == {"t5": "t0"}
     assert found["near_picture"].dropna().to_dict() == {"t2": "t1", "t5": "t0"}
+
+
+def test_of_several_twins_the_first_of_the_same_label_is_named(tmp_path):
+    Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 20).convert("RGB").save(tmp_path / "p.png")
+    texts = ["so it goes"] * 6
+    sides = ["train", "train", "train", "train", "test", "test"]
+    table, split = table_of(texts, ["p"] * 6, ["p.png"] * 6, sides)  # labels a, b, a, b, a, b
+    found = find_repeats(table, split, tmp_path).set_index("id")
+    assert found.to_numpy().tolist() == [["t0"] * 3, ["t1"] * 3]
+    table["label"] = pd.Categorical(["a", "a", "a", "a", "a", "b"])
+    found = find_repeats(table, split, tmp_path).set_index("id")
+    assert found.to_numpy().tolist() == [["t0"] * 3, ["t0"] * 3]
 
 
 @pytest.mark.parametrize("damage", ["missing", "of others", "cut", "not a table"])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from spp_scl.audit.coupling import audit_coupling
+from spp_scl.audit.coupling import BATCH_SIZES, audit_coupling
 from spp_scl.audit.repeats import KINDS, NEAR
 from spp_scl.audit.uncertainty import RESAMPLES, bootstrap, calibration_error
 from spp_scl.model.data import Data
@@ -108,12 +108,14 @@ def _tell_coupling(c: Mapping[str, Mapping], model: SppScl, tweets: int) -> str:
     coupled = isinstance(model.fusion, BatchFusion)
     why = "Predictions depend on their batch mates" if coupled else "Rounding changes predictions"
     drawn = f" The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
+    ways = {"in the file's order": "file_order", "sorted by label": "sorted_by_label"}
+    ways |= {f"in batches of {size}": f"batches_of_{size}" for size in BATCH_SIZES}
+    ways |= {"one at a time": "one_at_a_time"}
+    told = [f"{way} {c[key]['changed']:.1%} (accuracy {c[key]['accuracy']:.4f})" for way, key in ways.items()]
     return (
         f"{why}: in another random order {shuffled['changed_mean']:.1%} of the test predictions change on "
-        f"average (accuracy {shuffled['accuracy_min']:.4f} to {shuffled['accuracy_max']:.4f}), in the "
-        f"file's order {c['file_order']['changed']:.1%} (accuracy {c['file_order']['accuracy']:.4f}), one at "
-        f"a time {c['one_at_a_time']['changed']:.1%} (accuracy {c['one_at_a_time']['accuracy']:.4f})."
-        f"{drawn if coupled else ''}"
+        f"average (accuracy {shuffled['accuracy_min']:.4f} to {shuffled['accuracy_max']:.4f}), "
+        f"{', '.join(told)}.{drawn if coupled else ''}"
     )
 
 

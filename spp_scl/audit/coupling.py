@@ -25,7 +25,7 @@ def audit_coupling(model: SppScl, artifact: Artifact, data: Data) -> tuple[torch
     torch.set_num_threads(artifact.threads)
     rows = data.rows["test"]
     labels = data.labels[rows]
-    bar = progress(desc="coupling", unit="passes", total=ORDERS + len(BATCH_SIZES) + 3)
+    bar = progress(desc="coupling", unit="passes", total=ORDERS + len(BATCH_SIZES) + 4)
 
     def run(size: int = artifact.batch_size, order: torch.Tensor | None = None) -> torch.Tensor:
         output = predict(model, data.features, rows, size, artifact.seed, order=order)
@@ -34,10 +34,9 @@ def audit_coupling(model: SppScl, artifact: Artifact, data: Data) -> tuple[torch
 
     logits = run()
     own = logits.argmax(dim=1)
-    in_file_order = torch.arange(len(rows))
-    shuffled = [
-        torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)) for seed in range(ORDERS)
-    ]
+    # The first permutation of this generator is the one that `predict` draws for the metrics.
+    generator = torch.Generator().manual_seed(artifact.seed)
+    shuffled = [torch.randperm(len(rows), generator=generator) for _ in range(ORDERS + 1)][1:]
 
     def compare(logits: torch.Tensor) -> dict[str, float]:
         prediction = logits.argmax(dim=1)
@@ -49,15 +48,17 @@ def audit_coupling(model: SppScl, artifact: Artifact, data: Data) -> tuple[torch
     several = [compare(run(order=order)) for order in shuffled]
     result = {
         "own": {"accuracy": compare(logits)["accuracy"]},
-        "file_order": compare(run(order=in_file_order)),
+        "file_order": compare(run(order=torch.arange(len(rows)))),
+        # What a file sorted by label would do, as the published ones are: batches of one class.
+        "sorted_by_label": compare(run(order=labels.argsort(stable=True))),
         "shuffled": {
             f"{name}_{how}": function(one[name] for one in several)
             for name in ("accuracy", "changed")
             for how, function in (("mean", fmean), ("min", min), ("max", max))
         },
         "one_at_a_time": compare(run(size=1)),
-        # In the first of the shuffled orders, so that only the size differs from it.
-        **{f"batches_of_{size}": compare(run(size, shuffled[0])) for size in BATCH_SIZES},
+        # In the metrics' own order, so that only the size differs.
+        **{f"batches_of_{size}": compare(run(size)) for size in BATCH_SIZES},
     }
     bar.close()
     return logits, result

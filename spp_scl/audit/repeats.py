@@ -33,9 +33,9 @@ def find_repeats(table: pd.DataFrame, split: pd.DataFrame, folder: Path) -> pd.D
         folder: the raw folder that its `image` column is relative to.
 
     Returns:
-        One row a test tweet: id, and for each of `KINDS` the id of the first training tweet that has the
-        same normalized text, the same picture, or a nearly identical one (an equal one included); null
-        where there is none.
+        One row a test tweet: id, and for each of `KINDS` the id of a training tweet that has the same
+        normalized text, the same picture, or a nearly identical one (an equal one included): the first of
+        the same label, or else the first; null where there is none.
 
     Raises:
         UserError: a picture is gone.
@@ -44,8 +44,8 @@ def find_repeats(table: pd.DataFrame, split: pd.DataFrame, folder: Path) -> pd.D
     train, test = joined[joined["side"] == "train"], joined[joined["side"] == "test"]
     found = pd.DataFrame({"id": test["id"]})
     keys = joined["text"].map(normalize).replace("", None)
-    found["text"] = _first_with(keys[train.index], train["id"], keys[test.index])
-    found["picture"] = _first_with(train["picture"], train["id"], test["picture"])
+    found["text"] = _first_with(keys, train, test)
+    found["picture"] = _first_with(joined["picture"], train, test)
     found["near_picture"] = _first_near(train, test, folder)
     return found.astype(dict.fromkeys(KINDS, "str")).reset_index(drop=True)
 
@@ -69,10 +69,14 @@ def read_repeats(path: Path | str, ids: Sequence[str]) -> pd.DataFrame:
     return found.set_index("id").loc[list(ids)].reset_index()
 
 
-def _first_with(keys: pd.Series, ids: pd.Series, wanted: pd.Series) -> pd.Series:
-    first = pd.Series(ids.to_numpy(), index=keys)
-    first = first[first.index.notna() & ~first.index.duplicated()]
-    return wanted.map(first)
+def _first_with(keys: pd.Series, train: pd.DataFrame, test: pd.DataFrame) -> pd.Series:
+    train, test = train.assign(key=keys), test.assign(key=keys)
+
+    def first(by: list[str]) -> pd.Series:
+        known = train.dropna(subset="key").drop_duplicates(by)[[*by, "id"]]
+        return test[by].merge(known, on=by, how="left")["id"].set_axis(test.index)
+
+    return first(["key", "label"]).fillna(first(["key"]))
 
 
 def _first_near(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> list[str | None]:
@@ -84,14 +88,16 @@ def _first_near(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> list[s
         codes = dict(zip(pictures["picture"], hashed, strict=True))
     train = train.dropna(subset="picture")
     known = np.array([codes[picture] for picture in train["picture"]], np.uint64)
-    ids = train["id"].to_numpy()
+    ids, labels = train["id"].to_numpy(), train["label"].to_numpy()
     found: list[str | None] = []
-    for picture in test["picture"]:
-        near = np.zeros(0, dtype=bool)
+    for picture, label in zip(test["picture"], test["label"], strict=True):
+        near = np.zeros(len(ids), dtype=bool)
         if pd.notna(picture):
             near = (train["picture"] == picture).to_numpy()
             if np.bitwise_count(codes[picture]) >= _PLAIN:
                 near = near | (np.bitwise_count(known ^ codes[picture]) <= NEAR)
+        if (same := near & (labels == label)).any():
+            near = same
         found.append(ids[np.argmax(near)] if near.any() else None)
     return found
 
