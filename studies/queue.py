@@ -66,7 +66,7 @@ def run_all(
         bar.refresh()
         if not rest:
             break
-        running = list(status.values()).count("Running")
+        running = sum(status.get(name) == "Running" for name in wanted)
         dead = dead + 1 if running > sum(tasks) else 0
         if dead <= _PATIENCE:
             waiting = [n for n in rest if n in untraced or status.get(n) in ("Queued", "Running")]
@@ -91,9 +91,13 @@ def run_all(
 
 def _forget_dead(wanted: Mapping[str, Overrides]) -> None:
     """Take back what is no more: failures, runs whose worker was killed, removed experiments."""
-    status, tasks = _look()
-    running = [name for name, state in status.items() if state == "Running"]
-    if running and not any(tasks):
+    for _ in range(_PATIENCE + 1):
+        status, tasks = _look()
+        running = [name for name in wanted if status.get(name) == "Running"]
+        if not running or any(tasks):
+            break
+        time.sleep(_POLL)
+    else:
         _dvc("queue", "kill", "--force", *running, may_fail=True)
         status, _ = _look()
     there = list_experiments()

@@ -33,6 +33,7 @@ class Run:
         overridden: those that differ from the commit it began from.
         inputs: the MD5 of each file of code and data that the training and the evaluation read.
         revision: its commit.
+        base: the commit it began from.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Run:
     floors: Mapping
     inputs: Mapping[str, str]
     revision: str
+    base: str
 
     def table(self, output: str) -> pd.DataFrame:
         """An output that is a table, from DVC's cache."""
@@ -59,14 +61,8 @@ class Run:
 
 def list_experiments() -> dict[str, str]:
     """The commit of each finished experiment, by its name."""
-    listed = subprocess.run(
-        ["git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
     found = {}
-    for line in listed.splitlines():
+    for line in _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines():
         ref, revision = line.split()
         parts = ref.split("/")
         # refs/exps/<two digits of the commit it began from>/<the rest>/<name>
@@ -177,13 +173,16 @@ def _read(name: str, seed: int, revision: str) -> Run:
         json.loads(_show(revision, "reports/floors.json")),
         inputs,
         revision,
+        _git("rev-parse", f"{revision}^").strip(),
     )
 
 
 def _show(revision: str, path: str) -> str:
-    return subprocess.run(
-        ["git", "show", f"{revision}:{path}"], capture_output=True, text=True, check=True
-    ).stdout
+    return _git("show", f"{revision}:{path}")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Seeds, and differences on the same test tweets."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,8 +9,6 @@ import pandas as pd
 from scipy.stats import t
 
 from spp_scl.errors import UserError
-
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,18 @@ class Difference:
     p: float
 
 
-def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame], seed: int = 0) -> Difference:
-    """Paired bootstrap of the difference in accuracy, over seeds and over test tweets.
+def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame]) -> Difference:
+    """Paired test of the difference in accuracy, over seeds and over test tweets.
 
-    A resample draws pairs of runs (of one seed, so far as there are several) and tweets: neither other
-    seeds nor other tweets should have said something else.
+    Neither other seeds nor other tweets should have said something else, so both are random effects, whose
+    variances are estimated from the mean squares of a two-way layout without replication (Searle, Casella
+    and McCulloch 1992, chapter 4), with Satterthwaite's (1946) degrees of freedom. With one seed it is the
+    paired t test over tweets. (McNemar's test has no place for seeds, and a bootstrap over seeds and tweets
+    counts the noise of a single run's single answer three times: Owen 2007.)
 
     Args:
         row: for each seed the test predictions (id, label, prediction).
         reference: of the same seeds.
-        seed: draws the resamples.
 
     Raises:
         UserError: they are not all of the same test tweets.
@@ -65,11 +66,31 @@ def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame], seed
         right, right_before = ((f["prediction"] == f["label"]).to_numpy(int) for f in (one, other))
         gains.append(right - right_before)
     gains = np.stack(gains)  # (seeds, tweets)
-    rng = np.random.default_rng(seed)
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        seeds, tweets = (rng.integers(0, n, n) for n in gains.shape)
-        means[i] = gains[seeds].mean(axis=0)[tweets].mean()
-    low, high = np.quantile(means, [0.025, 0.975])
-    p = min(1.0, 2 * min((means <= 0).mean(), (means >= 0).mean()))
-    return Difference(float(gains.mean()), float(low), float(high), float(p))
+    mean = float(gains.mean())
+    variance, freedom = _variance_of_mean(gains)
+    if variance == 0:  # no tweet's answer differs, or every one's
+        return Difference(mean, mean, mean, float(mean == 0))
+    error = math.sqrt(variance)
+    half = t.ppf(0.975, freedom) * error
+    return Difference(mean, mean - half, mean + half, float(2 * t.sf(abs(mean) / error, freedom)))
+
+
+def _variance_of_mean(gains: np.ndarray) -> tuple[float, float]:
+    """Of a (seeds, tweets) array, both random, the variance of the mean and its degrees of freedom."""
+    seeds, tweets = gains.shape
+    if seeds == 1:
+        return float(gains.var(ddof=1) / tweets), tweets - 1
+    mean, by_seed, by_tweet = gains.mean(), gains.mean(axis=1), gains.mean(axis=0)
+    rest = gains - by_seed[:, None] - by_tweet + mean
+    noise = (rest**2).sum() / ((seeds - 1) * (tweets - 1))
+    total, of_noise, uncertainty = noise, 1, 0.0
+    for square, freedom in (
+        (tweets * by_seed.var(ddof=1), seeds - 1),
+        (seeds * by_tweet.var(ddof=1), tweets - 1),
+    ):
+        if square > noise:  # else there is no sign of a variance between them
+            total += square - noise
+            of_noise -= 1
+            uncertainty += square**2 / freedom
+    uncertainty += (of_noise * noise) ** 2 / ((seeds - 1) * (tweets - 1))
+    return float(total / gains.size), float(total**2 / uncertainty) if total else 1.0

@@ -170,6 +170,11 @@ def test_features_of_any_encoder_may_be_tried_with_it(read):
         (lambda s: s.pop("Attention.fc.2.weight"), "missing: Attention.fc.2.weight"),
         (lambda s: s.update({"decoder.weight": torch.zeros(1)}), "not known: decoder.weight"),
         (lambda s: s.update({"Align_T.0.weight": torch.zeros(3, 32)}), r"Align_T\.0\.weight \(3, 32\)"),
+        (lambda s: s.update({"fc.bias": torch.tensor(0.0)}), r"fc\.bias \(\) instead of \(3,\)"),
+        (
+            lambda s: s.update({"Attention.shared_text_encoding.LSTM.weight_ih_l0": torch.tensor(0.0)}),
+            r"weight_ih_l0 \(\) instead of",
+        ),
         (lambda s: s.update({"fc.weight": torch.zeros(2, 64)}), r"fc\.weight \(2, 64\) instead of \(3, 64\)"),
     ],
 )

@@ -82,7 +82,8 @@ def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> Spp
             unknown.append(name)
         else:
             ours[_NAMES[prefix] + name.removeprefix(prefix)] = (name, tensor)
-    width = ours.get("text_branch.lstm.weight_ih_l0", ("", torch.empty(0, 768)))[1].shape[-1]
+    _, weight = ours.get("text_branch.lstm.weight_ih_l0", ("", torch.empty(0, 768)))
+    width = weight.shape[-1] if weight.dim() else 768
     model = SppScl(ModelConfig(len(classes), width, "batch", dropout=0.2, precision="fp32"))
     wanted = model.state_dict()
     back = {value: key for key, value in _NAMES.items()}
@@ -96,7 +97,7 @@ def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> Spp
         theirs, tensor = ours.pop(name)
         if name == "image_branch.conv.weight" and tensor.dim() == 4:
             tensor = tensor.flatten(1)  # a 1 x 1 convolution
-        if name.startswith("fc.") and len(tensor) > len(classes):
+        if name.startswith("fc.") and tensor.dim() and len(tensor) > len(classes):
             tensor = tensor[: len(classes)]
         if tensor.shape != own.shape:
             misshapen.append(f"{theirs} {tuple(tensor.shape)} instead of {tuple(own.shape)}")
