@@ -33,6 +33,7 @@ TRAINING = {
     "count_over_p": 0.4,
     "saturated_share": 0.9,
     "alpha_mattered": False,
+    "alpha_bound": None,
 }
 
 

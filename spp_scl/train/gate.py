@@ -106,8 +106,6 @@ def describe_gate(training: dict) -> str:
     if training["alpha_mattered"]:
         return f"Step 2 ran in {share:.1%} of the batches."
     told = f"Step 2 ran in {'every batch' if share == 1 else 'no batch'} of the whole run"
-    if "alpha_bound" not in training:  # of a model of an earlier version
-        return f"{told}."
     bound = training["alpha_bound"]
     if bound is None:
         return f"{told}, whatever alpha is."
