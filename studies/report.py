@@ -159,7 +159,7 @@ def _page(
     ]
     for name, s in summaries.items():
         d = differences.get(name)
-        told = f"{d.mean * 100:+.1f} [{d.low * 100:+.1f}, {d.high * 100:+.1f}]" if d else ""
+        told = f"{_points(d.mean)} [{_points(d.low)}, {_points(d.high)}]" if d else ""
         p = "" if not d else f"{d.p:.3f}" if d.p >= 0.001 else "< 0.001"
         lines.append(
             f"| {name} | {s['accuracy'].seeds} | {_told(s['accuracy'])} | {_told(s[f1])} | {told} | {p} "
@@ -210,13 +210,17 @@ def _tell_coupling(rows: Mapping[str, Sequence[Run]]) -> list[str]:
         cells = []
         for way, end in (("shuffled", "_mean"), *((way, "") for way in ways)):
             changed = [c[way][f"changed{end}"] for c in found]
-            gains = [(c[way][f"accuracy{end}"] - c["own"]["accuracy"]) * 100 for c in found]
+            gains = [c[way][f"accuracy{end}"] - c["own"]["accuracy"] for c in found]
             cells.append(
                 f"{np.mean(changed):.1%} ({max(changed):.1%}); "
-                f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})"
+                f"{_points(np.mean(gains))} ({_points(min(gains))} to {_points(max(gains))})"
             )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def _points(share: float) -> str:
+    return f"{round(share * 100, 1) + 0.0:+.1f}"  # + 0.0: no minus before a zero
 
 
 def _told(s: Summary) -> str:
