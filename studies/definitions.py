@@ -54,6 +54,11 @@ def choose_studies(names: Sequence[str]) -> list[Study]:
     return [studies[name] for name in names]
 
 
+def only_alpha(overrides: Overrides) -> float | None:
+    """The alpha of a row that varies nothing else."""
+    return float(overrides["alpha"]) if overrides.keys() == {"alpha"} else None
+
+
 def experiment_name(data: str, overrides: Overrides, seed: int) -> str:
     """The experiment that runs these overrides: `sample-fusion-batch-s1`."""
     parts = [f"{key.split('.')[-1]}-{value}".lower().replace("_", "-") for key, value in overrides.items()]

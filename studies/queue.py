@@ -9,8 +9,8 @@ from dvc.repo import Repo
 
 from spp_scl.errors import UserError
 from spp_scl.progress import progress
-from studies.definitions import Overrides, experiment_name
-from studies.results import list_experiments, read_params, require_committed, require_own_name
+from studies.definitions import Overrides, experiment_name, only_alpha
+from studies.results import list_experiments, read_params, require_committed, require_own_name, same_model
 
 _POLL = 10  # seconds: a look costs one of CPU
 _PATIENCE = 4  # polls, until what DVC says now is not taken for what is between two of its steps
@@ -19,7 +19,7 @@ _PATIENCE = 4  # polls, until what DVC says now is not taken for what is between
 def run_all(
     data: str, rows: Sequence[Overrides], base: Overrides, seeds: Sequence[int], jobs: int
 ) -> list[str]:
-    """Run every row with every seed, as far as it has not been run.
+    """Run every row with every seed, as far as it has not been run and has to be (see `same_model`).
 
     Few wait in DVC's queue at a time, so that an interruption leaves little behind; what runs then goes on,
     and the next call takes it into account.
@@ -46,6 +46,13 @@ def run_all(
         for seed in seeds
         for row in rows
     }
+    # Runs that vary alpha alone, beside the one without overrides, which may make them needless.
+    alphas = {
+        experiment_name(data, row, seed): (plain, only_alpha(row))
+        for seed in seeds
+        for row in rows
+        if (plain := experiment_name(data, {}, seed)) in wanted and only_alpha(row) is not None
+    }
     _forget_dead(wanted)
     _require_same(wanted, committed)
     failed: list[str] = []
@@ -61,7 +68,8 @@ def run_all(
         # Failed, or taken out of the queue, or gone without a result.
         gone = [n for n in wanted if status.get(n) == "Failed" or untraced.get(n, 0) > _PATIENCE]
         failed += [n for n in gone if n not in done and n not in failed]
-        rest = [n for n in wanted if n not in done and n not in failed]
+        same = {n for n, (plain, a) in alphas.items() if plain in done and same_model(done[plain], a)}
+        rest = [n for n in wanted if n not in done and n not in same and n not in failed]
         bar.n = len(wanted) - len(rest) - len(failed)
         bar.refresh()
         if not rest:

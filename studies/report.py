@@ -174,6 +174,13 @@ def _page(
         accuracy, published_f1 = PUBLISHED[dataset]
         lines.append(f"| *SPP-SCL, as published* | | {accuracy:.4f} | {published_f1:.4f} | | | |")
     lines += ["", *_tell_coupling(rows)]
+    names = [run.name for found in rows.values() for run in found]
+    if len(set(names)) < len(names):
+        lines += [
+            "",
+            "Where the gate of the first row's run proves that another alpha gives its very model, since "
+            "step 2 would run in the same batches, that alpha was not run: it is that run again.",
+        ]
     if missing := [name for name in study.rows if name not in summaries]:
         lines += ["", f"Not run: {'; '.join(missing)}."]
     for figure in figures:

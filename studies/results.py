@@ -4,7 +4,8 @@ import io
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from ruamel.yaml import YAML
 
 from spp_scl.errors import UserError
 from spp_scl.raw.datasets import DATASETS
-from studies.definitions import Overrides, experiment_name
+from studies.definitions import Overrides, experiment_name, only_alpha
 
 # Whose inputs decide the figures that are compared.
 _STAGES = ("train", "evaluate")
@@ -125,10 +126,35 @@ def require_told(runs: Sequence[Run], row: Overrides, base: Overrides) -> None:
 
 
 def read_runs(data: str, overrides: Overrides, seeds: Sequence[int]) -> list[Run]:
-    """The runs of one row that are there."""
-    there = list_experiments()
-    names = {seed: experiment_name(data, overrides, seed) for seed in seeds}
-    return [_read(names[seed], seed, there[names[seed]]) for seed in seeds if names[seed] in there]
+    """The runs of one row that are there.
+
+    For one that varies alpha alone and need not be run, see `same_model`, it is the run without overrides.
+    """
+    there, runs, alpha = list_experiments(), [], only_alpha(overrides)
+    for seed in seeds:
+        name, plain = (experiment_name(data, row, seed) for row in (overrides, {}))
+        if name in there:
+            runs.append(_read(name, seed, there[name]))
+        elif alpha is not None and plain in there and same_model(there[plain], alpha):
+            run = _read(plain, seed, there[plain])
+            runs.append(replace(run, params={**run.params, "alpha": alpha}))
+    return runs
+
+
+@cache
+def same_model(revision: str, alpha: float) -> bool:
+    """Whether a run's gate proves that another alpha gives its very model: step 2 ran in every batch, or in
+    none, and would have with that alpha.
+
+    Args:
+        revision: the run's commit.
+        alpha: the other.
+    """
+    training = json.loads(_show(revision, "reports/metrics.json"))["train"]
+    bound = training.get("alpha_bound")
+    if bound is None:
+        return False
+    return alpha >= bound if training["step2_share"] else alpha < bound
 
 
 def require_comparable(rows: Mapping[str, Sequence[Run]], overrides: Mapping[str, Overrides]) -> None:

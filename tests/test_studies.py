@@ -1,5 +1,6 @@
 """Studies: what they vary, how they are run and compared, and what a reader gets."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from scipy.stats import ttest_rel
 
 from spp_scl.errors import UserError
 from spp_scl.params import load_params
-from studies import queue, statistics
+from studies import queue, results, statistics
 from studies.definitions import choose_studies, experiment_name, load_studies
 from studies.statistics import compare, summarize
 from tests.pipeline import ENVIRONMENT, ROOT, run, set_params, small_clone
@@ -186,6 +187,7 @@ class FakeQueue:
         monkeypatch.setattr(queue, "require_committed", dict)
         monkeypatch.setattr(queue, "require_own_name", lambda data, params: None)
         monkeypatch.setattr(queue, "read_params", lambda revision: {})
+        monkeypatch.setattr(queue, "same_model", lambda revision, alpha: False)
         monkeypatch.setattr(queue.time, "sleep", self.poll)
 
     def look(self):
@@ -251,6 +253,32 @@ def test_as_many_run_at_once_as_were_asked_for_and_all_are_run(monkeypatch):
     assert fake.polls <= 20  # one worker alone would take twenty and more
 
 
+def test_alphas_that_a_run_proves_to_give_its_model_are_not_run(monkeypatch):
+    fake = FakeQueue(monkeypatch, lambda q: None)
+    monkeypatch.setattr(queue, "same_model", lambda revision, alpha: alpha >= 0.5)
+    rows = [{}, {"alpha": 0.0}, {"alpha": 0.5}, {"alpha": 1.0, "fusion": "batch"}]
+    fake.done["x-reference-s1"] = "revision"
+    assert queue.run_all("x", rows, {}, seeds=[1], jobs=2) == []
+    assert fake.done.keys() == {"x-reference-s1", "x-alpha-0.0-s1", "x-alpha-1.0-fusion-batch-s1"}
+
+
+@pytest.mark.parametrize(
+    ("share", "bound", "alpha", "same"),
+    [
+        (1.0, 0.25, 0.25, True),
+        (1.0, 0.25, 0.2499, False),
+        (0.0, 0.25, 0.2499, True),
+        (0.0, 0.25, 0.25, False),
+        (0.5, None, 0.25, False),
+    ],
+)
+def test_a_run_proves_another_alpha_s_model_on_its_side_of_the_bound(monkeypatch, share, bound, alpha, same):
+    metrics = {"train": {"step2_share": share, "alpha_bound": bound}}
+    monkeypatch.setattr(results, "_show", lambda revision, path: json.dumps(metrics))
+    results.same_model.cache_clear()
+    assert results.same_model("revision", alpha) == same
+
+
 @pytest.mark.parametrize("polls", [(3,), (3, 4)])
 def test_a_run_whose_worker_was_killed_runs_again(monkeypatch, polls):
     def kill(q):
@@ -302,6 +330,17 @@ def test_a_study_runs_as_experiments_once_and_is_collected(studied):
     for kind in ("", "-tsne"):
         assert f"tiny-small{kind}.png" in page
         assert stem.with_name(f"tiny-small{kind}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_alphas_that_the_gate_proves_alike_are_run_once_and_reported(studied):
+    """Without step 2, for alpha is 0: the row of alpha 0 is the reference."""
+    study(studied, "run", "-j", "1", "-S", "alpha=0.0", data="zero", code=0)
+    assert {name for name in names(studied) if name.startswith("zero")} == {"zero-reference-s1"}
+    study(studied, "collect", "-S", "alpha=0.0", data="zero", code=0)
+    page = (studied / "reports/studies/zero-small.md").read_text()
+    assert "that alpha was not run" in page
+    assert "Not run" not in page
+    assert "+0.0 [+0.0, +0.0]" in page
 
 
 def study(folder, action, *options, code=1, data="tiny"):
