@@ -78,13 +78,15 @@ def run_all(
         dead = dead + 1 if running > sum(tasks) else 0
         if dead <= _PATIENCE:
             waiting = [n for n in rest if n in untraced or status.get(n) in ("Queued", "Running")]
-            missing = [n for n in rest if n not in waiting]
-            for name in missing[: max(0, jobs + 1 - len(waiting))]:
+            # What another run may make needless waits for it.
+            missing = [n for n in rest if n not in waiting and (n not in alphas or alphas[n][0] not in rest)]
+            missing = missing[: max(0, jobs + 1 - len(waiting))]
+            for name in missing:
                 if require_committed() != committed:
                     raise UserError("params.yaml has been committed anew while the study ran; run it again")
                 _dvc("exp", "run", "--queue", "--name", name, *_settings(wanted[name]))
                 untraced[name] = 0
-            if len(tasks) < min(jobs, len(rest)):
+            if len(tasks) < min(jobs, len(waiting) + len(missing)):
                 _dvc("queue", "start", "-j", str(jobs))  # workers end when there is nothing for them
         elif not any(tasks):
             # A worker was killed, and the others have come to an end: its run begins again.

@@ -257,9 +257,9 @@ def test_alphas_that_a_run_proves_to_give_its_model_are_not_run(monkeypatch):
     fake = FakeQueue(monkeypatch, lambda q: None)
     monkeypatch.setattr(queue, "same_model", lambda revision, alpha: alpha >= 0.5)
     rows = [{}, {"alpha": 0.0}, {"alpha": 0.5}, {"alpha": 1.0, "fusion": "batch"}]
-    fake.done["x-reference-s1"] = "revision"
     assert queue.run_all("x", rows, {}, seeds=[1], jobs=2) == []
     assert fake.done.keys() == {"x-reference-s1", "x-alpha-0.0-s1", "x-alpha-1.0-fusion-batch-s1"}
+    assert fake.status.keys() == fake.done.keys()
 
 
 @pytest.mark.parametrize(
