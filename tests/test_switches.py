@@ -57,10 +57,11 @@ def test_the_float32_gate_decides_as_float32_sigmoids_do_and_the_exact_one_as_re
     exact = gate(text, image, labels, 0.1)
     rounded = gate(text, image, labels, 0.1, "float32")
     assert exact.saturated == 1.0
-    assert exact.count > 0
+    assert exact.count == rounded.count > 0
     assert not exact.step2
     assert rounded.step2
     assert exact.step2_float32
+    assert rounded.step2_float32
 
 
 def test_kept_padding_is_every_position_between_the_first_and_the_last(sample, tmp_path):
