@@ -195,11 +195,7 @@ def _tell_coupling(rows: Mapping[str, Sequence[Run]]) -> list[str]:
     coupled = {
         name: [run.audit["coupling"] for run in found]
         for name, found in rows.items()
-        if any(
-            part.get("changed_max", part.get("changed"))
-            for r in found
-            for part in r.audit["coupling"].values()
-        )
+        if any(map(_changes, found))
     }
     if not coupled:
         return ["No test prediction of any run depends on its batch."]
@@ -224,6 +220,11 @@ def _tell_coupling(rows: Mapping[str, Sequence[Run]]) -> list[str]:
             )
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
+
+
+def _changes(run: Run) -> bool:
+    """Whether any test prediction depends on its batch."""
+    return any(way.get("changed_max", way.get("changed")) for way in run.audit["coupling"].values())
 
 
 def _points(share: float) -> str:
