@@ -1,5 +1,7 @@
 """What people look at: predictions, embeddings and pictures."""
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from spp_scl.errors import UserError
 from spp_scl.evaluate.confusion import draw_confusion
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.report.style import SCORE_NAMES, as_math, class_styles, save_figure
 from spp_scl.report.tsne import draw, project
 from spp_scl.train.artifact import Artifact
 
@@ -92,3 +95,39 @@ def test_pictures_are_equal_files_when_drawn_again(tmp_path):
             assert picture.format == "PNG"
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn on it
+
+
+def test_a_class_has_one_style_by_its_place_and_no_other_class_has_it():
+    styles = class_styles(["positive", "neutral", "negative"])
+    assert list(styles) == ["positive", "neutral", "negative"]
+    assert styles["positive"] == ("#0072B2", "o")  # Okabe and Ito's blue
+    many = class_styles([str(i) for i in range(20)])
+    assert len(set(many.values())) == 20
+
+
+def test_symbols_of_the_method_become_mathematics_and_nothing_else_does():
+    assert as_math("without L_clm") == "without $L_{clm}$"
+    assert as_math("L_cli, L_clt and L_ce of T_p and I_p") == (
+        "$L_{cli}$, $L_{clt}$ and $L_{ce}$ of $T_{p}$ and $I_{p}$"
+    )
+    assert as_math("f1_macro, step2_share, TL_ce") == "f1_macro, step2_share, TL_ce"
+
+
+def test_scores_have_names_for_people(evaluation):
+    numbers = {name for name, value in evaluation.metrics["test"].items() if isinstance(value, float)}
+    assert numbers == set(SCORE_NAMES)
+
+
+def test_a_figure_is_saved_as_png_and_svg_without_date_or_version_and_closed(tmp_path):
+    for name in ("a", "b"):
+        figure, axes = plt.subplots()
+        axes.scatter([1, 2], [2, 1], label=as_math("L_clm"))
+        axes.legend()
+        save_figure(figure, tmp_path / f"{name}.png")
+    assert not plt.get_fignums()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    drawing = (tmp_path / "a.svg").read_text()
+    assert matplotlib.__version__ not in drawing
+    assert "<dc:date>" not in drawing
