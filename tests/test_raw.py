@@ -14,6 +14,7 @@ from spp_scl.split.splitting import split_table
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 HFM = SHARED / "hfm"
+MVSA = SHARED / "mvsa_single" / "raw"
 MVSA_SPLITS = SHARED / "mvsa_single" / "splits"
 
 # Xu and Mao (2017), written out: (text, image) to label; None is dropped.
@@ -123,8 +124,12 @@ def test_mvsa_multiple_follows_the_rules_for_each_of_the_729_annotations(tmp_pat
 # --- MVSA: the mess
 
 
-def test_mvsa_tweets_are_read_as_utf8_or_else_as_windows_1252_and_the_encoding_is_told(tmp_path):
+def test_mvsa_tweets_are_utf8_or_gb18030_or_else_windows_1252_and_the_encoding_is_named(tmp_path):
     tweets = {
+        # The first as in MVSA-Single.
+        "gb1": b"mordi\xa8\xa6ndos\xa1\xad",
+        "gb2": b"\xa7\xb1\xa7\xe2\xa7\xda\xa7\xd3\xa7\xd6\xa7\xe4 \xa4\xb3\xa4\xf3\xa4\xcb\xa4\xc1\xa4\xcf",
+        "gb3": b"na\x810\x8a7ve",
         "1": "café ☕".encode(),
         "2": b"\xef\xbb\xbfmarked",
         "3": b"caf\xe9 \x93quoted\x94",
@@ -135,6 +140,9 @@ def test_mvsa_tweets_are_read_as_utf8_or_else_as_windows_1252_and_the_encoding_i
     lines = [f"{row_id}\tneutral,neutral" for row_id in tweets]
     rows = read_dataset("mvsa_single", write_mvsa(tmp_path / "raw", [SINGLE_HEADER, *lines], tweets))
     assert [row.text.split() for row in rows] == [
+        ["mordiéndos…"],
+        ["Привет", "こんにちは"],
+        ["naïve"],
         ["café", "☕"],
         ["marked"],
         ["café", "“quoted”"],
@@ -142,7 +150,8 @@ def test_mvsa_tweets_are_read_as_utf8_or_else_as_windows_1252_and_the_encoding_i
         [],
         ["two", "lines"],
     ]
-    assert [row.encoding for row in rows] == ["utf-8", "utf-8", "cp1252", "cp1252", "utf-8", "utf-8"]
+    assert [row.encoding for row in rows[:3]] == ["gb18030"] * 3
+    assert [row.encoding for row in rows[3:]] == ["utf-8", "utf-8", "cp1252", "cp1252", "utf-8", "utf-8"]
 
 
 def test_mvsa_a_missing_tweet_file_leaves_the_row_without_text(tmp_path):
@@ -593,6 +602,30 @@ def test_a_csv_table_s_mark_line_ends_and_blank_lines_change_nothing(tmp_path):
 
 
 # --- the published counts
+
+
+@pytest.fixture(scope="module")
+def mvsa_rows():
+    if not MVSA.is_dir():
+        pytest.skip(f"MVSA-Single's raw data is not in {MVSA}")
+    return read_dataset("mvsa_single", MVSA)
+
+
+def test_mvsa_single_s_texts_are_utf8_or_gb18030_and_none_loses_a_character(mvsa_rows):
+    counts = pd.Series([row.encoding for row in mvsa_rows]).value_counts()
+    assert counts.to_dict() == {"utf-8": 4_869 - 1_131, "gb18030": 1_131}
+    assert not any("\ufffd" in row.text for row in mvsa_rows)
+    words = {word for row in mvsa_rows for word in row.text.split()}
+    assert {"mordiéndose", "mirándola", "#これ聴いてるんだからねっ！"} <= words
+
+
+def test_mvsa_single_has_the_published_number_of_raw_and_of_clean_pairs(mvsa_rows):
+    table, dropped, report = clean_rows(mvsa_rows, MVSA, DATASETS["mvsa_single"].classes, "drop", "drop")
+    assert report["rows"] == len(mvsa_rows) == 4_869
+    assert report["kept"] == len(table) == 4_511
+    assert report["dropped"] == {"conflicting_labels": 358}
+    assert report["encodings"] == {"gb18030": 1_131, "utf-8": 3_738}
+    assert set(dropped["reason"]) == {"conflicting_labels"}
 
 
 @pytest.fixture(scope="module")

@@ -92,15 +92,13 @@ def test_the_tweets_have_emoji(tweets):
     assert 0.05 * PAIRS < with_it < PAIRS
 
 
-def test_about_one_tweet_in_fifty_is_not_utf8(tweets):
-    def is_utf8(raw: bytes) -> bool:
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError:
-            return False
-        return True
-
-    assert 0.01 * PAIRS < sum(not is_utf8(raw) for raw in tweets.values()) < 0.04 * PAIRS
+def test_about_one_tweet_in_fifty_is_gb18030_and_is_read_without_loss(sample):
+    rows = [row for row in read_dataset("sample", sample) if row.encoding != "utf-8"]
+    assert {row.encoding for row in rows} == {"gb18030"}
+    assert 0.01 * PAIRS < len(rows) < 0.04 * PAIRS
+    for row in rows:
+        assert re.match(r"(RT @\w+: )?so naïve at the café … [@#\w]", row.text)
+        assert "\ufffd" not in row.text
 
 
 def test_one_tweet_is_empty_one_picture_is_truncated_and_one_is_missing(sample, tweets):

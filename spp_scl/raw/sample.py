@@ -108,10 +108,10 @@ def write_sample(folder: Path, pairs: int, seed: int, noise: float = 0.0) -> Non
         if noise:
             text, image = (rng.choice(list(_FEELINGS)) if rng.random() < noise else s for s in (text, image))
         tweet = "" if row_id == empty else _tweet(rng, text)
-        # One tweet in fifty is not UTF-8, as in MVSA.
-        encoding = "cp1252" if row_id % 50 == 7 else "utf-8"
-        if encoding == "cp1252" and tweet:
-            tweet = f"at the café … {tweet}".encode("cp1252", "ignore").decode("cp1252")
+        # Some tweets are GB18030, as in MVSA; here one in fifty.
+        encoding = "gb18030" if row_id % 50 == 7 else "utf-8"
+        if encoding == "gb18030" and tweet:
+            tweet = f"so naïve at the café … {tweet}"
         tweet_path.write_bytes(f"{tweet}\n".encode(encoding))
         if row_id == missing:
             continue

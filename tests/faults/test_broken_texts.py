@@ -4,6 +4,7 @@ import random
 import sys
 import time
 import unicodedata
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pandas as pd
@@ -144,11 +145,12 @@ def anything(count: int) -> list[bytes]:
 
 
 def decoded(raw: bytes) -> str:
-    """The rule: UTF-8 with or without a mark, else Windows-1252, byte by byte."""
-    try:
+    """The rule: UTF-8 with or without a mark, else GB18030, else Windows-1252, byte by byte."""
+    with suppress(UnicodeDecodeError):
         return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError:
-        return "".join(bytes([b]).decode("cp1252", "replace") for b in raw)
+    with suppress(UnicodeDecodeError):
+        return raw.decode("gb18030")
+    return "".join(bytes([b]).decode("cp1252", "replace") for b in raw)
 
 
 def is_seen(text: str) -> bool:

@@ -167,11 +167,15 @@ def test_any_bytes_as_mvsa_s_tweets(folder, contents):
 
 @fuzz
 @given(content=st.binary(max_size=60))
-def test_any_bytes_decode_as_utf8_where_they_are_and_else_to_a_character_a_byte(content):
+@example(content="naïve café …".encode("gb18030"))
+def test_any_bytes_decode_as_utf8_or_gb18030_without_loss_and_else_to_a_character_a_byte(content):
     text, encoding = decode(content)
     assert text.encode().decode() == text
     if encoding == "utf-8":
         assert text.encode() == content.removeprefix(b"\xef\xbb\xbf")
+    elif encoding == "gb18030":
+        assert text.encode("gb18030") == content
+        assert "\ufffd" not in text
     else:
         assert len(text) == len(content)
 
