@@ -2,42 +2,45 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test faults bench lint setup clean-venv
+.PHONY: repro test test-processors faults bench lint setup clean-venv
 
 # DVC empties these two files before it writes them: killed in between, it would refuse to start again.
-repro: .venv/.pipeline
+repro: setup
 	find dvc.lock .dvc/tmp/rwlock -maxdepth 0 -empty -delete 2>/dev/null || true
 	dvc repro
 	@echo; sed -n 's/^- //p' reports/audit.md
 
-test: .venv/.test
+test: setup
 	python -m pytest
 
-# What broken pictures, broken texts and random input do: minutes that the daily tests do not need.
-faults: .venv/.test
+# What depends on the processor, as other processors compute it: ATen without AVX-512, oneDNN without AVX-512.
+test-processors: setup
+	ATEN_CPU_CAPABILITY=avx2 python -m pytest tests/test_features.py tests/test_network.py tests/test_training.py
+	ONEDNN_MAX_CPU_ISA=AVX2 python -m pytest tests/test_features.py tests/test_network.py tests/test_training.py
+
+# The promises of docs/promises.md: kills, full disks, damage, broken input. Minutes that the daily tests do not need.
+faults: setup
 	python -m pytest tests/faults
 
-# The figures of docs/performance.md, into reports/benchmarks.md; half an hour, on an idle machine.
-bench: .venv/.test
+# The figures of docs/performance.md, into docs/benchmarks.md; half an hour, on an idle machine.
+bench: setup
 	python -m benchmarks
 
-lint: .venv/.test
+lint: setup
 	ruff check .
 	ruff format --check .
+	mypy
 
-setup: .venv/.test
+setup: .venv/.setup
 
-# A stamp a file of requirements, so that an unchanged one installs nothing.
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 repro")'
 	$(PYTHON) -m venv .venv
 
-.venv/.pipeline: requirements.txt | .venv/bin/python
+# A stamp, so that an unchanged lock installs nothing. The project itself is installed for its command, spp-scl.
+.venv/.setup: requirements.txt pyproject.toml | .venv/bin/python
 	.venv/bin/python -m pip install -r requirements.txt
-	touch $@
-
-.venv/.test: requirements-test.txt .venv/.pipeline
-	.venv/bin/python -m pip install -r requirements-test.txt
+	.venv/bin/python -m pip install --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean-venv:
