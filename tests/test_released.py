@@ -1,7 +1,8 @@
 """The authors' checkpoint, against a network of plain torch modules in the released layout."""
 
-import subprocess
-import sys
+import shlex
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torchvision.models import resnet50
 from transformers import BertConfig, BertModel
 
+from spp_scl.cli import main
 from spp_scl.errors import UserError
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.image import ImageEncoder
@@ -106,11 +108,22 @@ def read(checkpoint, tmp_path_factory):
     """The folder that the command writes."""
     folder = tmp_path_factory.mktemp("read")
     vocabulary = save_bert(folder / "vocabulary", WORDS)
-    command = [sys.executable, "-m", "spp_scl.released", str(checkpoint), "--dataset", "mvsa_single"]
+    command = ["released", str(checkpoint), "--dataset", "mvsa_single"]
     command += ["--text-encoder", str(vocabulary), "--to", str(folder / "released")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"model.weights={folder / 'released' / 'model.safetensors'}" in done.stderr
+    with redirect_stdout(StringIO()) as printed:
+        assert main(command) == 0
+    # As the authors evaluate: padding kept, and float32, for in bfloat16 predictions differ.
+    overrides = shlex.split(printed.getvalue().split("dvc exp run")[1].replace("\\\n", ""))[1::2]
+    assert overrides == [
+        "dataset=mvsa_single",
+        "split.protocol=published",
+        "text_features.padding=kept",
+        "image_features.precision=fp32",
+        "text_features.precision=fp32",
+        f"image_features.weights={folder / 'released' / 'resnet50.safetensors'}",
+        f"text_features.weights={folder / 'released' / 'bert'}",
+        f"model.weights={folder / 'released' / 'model.safetensors'}",
+    ]
     return folder / "released"
 
 

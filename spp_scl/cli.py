@@ -1,0 +1,56 @@
+"""The command `spp-scl`: what is not a stage of the pipeline."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from spp_scl.errors import UserError
+
+_RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
+_STUDIES = "run tables of experiments in DVC's queue, and collect their results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the return value is its exit status.
+
+    Args:
+        arguments: those of the command line, without the command's own name.
+    """
+    parser = argparse.ArgumentParser(
+        prog="spp-scl",
+        description="Image-text sentiment with SPP-SCL. The pipeline itself: `dvc repro`, `dvc exp run`.",
+        epilog="`spp-scl COMMAND --help` describes a command.",
+    )
+    # A command reads its own arguments: importing it takes seconds, and --help should not.
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("released", help=_RELEASED, add_help=False)
+    commands.add_parser("studies", help=_STUDIES, add_help=False)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = parser.parse_args(given[:1]).command
+    try:
+        {"released": _released, "studies": _studies}[command](given[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _released(arguments: Sequence[str]) -> None:
+    from spp_scl.released.command import main
+
+    main(arguments)
+
+
+def _studies(arguments: Sequence[str]) -> None:
+    # The studies are not part of the package: they are the pipeline's, whose folder can be anywhere.
+    missing = [name for name in ("dvc.yaml", "studies/command.py") if not Path(name).is_file()]
+    if missing:
+        raise UserError(f"{Path.cwd()}: no {' and no '.join(missing)}; go to the pipeline's folder")
+    sys.path.insert(0, str(Path.cwd()))
+    from studies.command import main
+
+    main(arguments)
