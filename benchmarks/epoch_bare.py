@@ -10,7 +10,7 @@ from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import load_features, write_features
 from benchmarks.training import ALPHA, enter_repository, epoch, network, settings
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.model.network import SppScl
 from spp_scl.train.training import epoch_batches, train_batch
 
@@ -25,7 +25,7 @@ def main() -> None:
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
         images = dataclasses.replace(images, maps=images.maps.clone())
         texts = dataclasses.replace(texts, words=texts.words.clone(), cls=texts.cls.clone())
-        resident = FeatureTable(images, texts, data.features.device)
+        resident = FeatureStore(images, texts, data.features.device)
 
         def bare() -> None:
             torch.manual_seed(42)

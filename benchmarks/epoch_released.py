@@ -42,7 +42,7 @@ def main() -> None:
         pictures = write_pictures(folder / "pictures", size)["image"]
         net = resnet50(weights=None).train().requires_grad_(False)
         bert = BertModel(BertConfig(), add_pooling_layer=False).train().requires_grad_(False)
-        model = straightforward.plain(SppScl(network(data))).train()
+        model = SppScl(network(data)).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate)
         ids = torch.randint(1000, 30000, (size, POSITIONS))
         mask = torch.ones(size, POSITIONS, dtype=torch.bool)

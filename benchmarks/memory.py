@@ -9,7 +9,7 @@ from benchmarks.synthetic import load_features, write_features
 from benchmarks.training import enter_repository, epoch, network
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.model.network import SppScl
 from spp_scl.train.artifact import Artifact
 
@@ -32,7 +32,7 @@ def main() -> None:
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
         images = dataclasses.replace(images, maps=images.maps.clone())
         texts = dataclasses.replace(texts, words=texts.words.clone(), cls=texts.cls.clone())
-        resident = dataclasses.replace(data, features=FeatureTable(images, texts, data.features.device))
+        resident = dataclasses.replace(data, features=FeatureStore(images, texts, data.features.device))
         mapped, in_memory = alternate(lambda: epoch(data), lambda: epoch(resident))
     ratio = mapped / in_memory
     report(

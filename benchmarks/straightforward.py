@@ -24,15 +24,6 @@ def pad(images: ImageFeatures, texts: TextFeatures, rows: torch.Tensor) -> tuple
     return words, mask, texts.cls[rows].float(), images.maps[images.index[rows]].float()
 
 
-def plain(model: SppScl) -> SppScl:
-    """The same network with torch's own dropout."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Dropout):
-            *parents, last = name.split(".")
-            setattr(model.get_submodule(".".join(parents)), last, nn.Dropout(module.p))
-    return model
-
-
 def forward(model: SppScl, words, mask, cls, maps) -> Output:
     """The whole forward pass of `fusion: sample`, for rows with a text and a picture."""
     text_branch, image_branch, fusion = model.text_branch, model.image_branch, model.fusion

@@ -10,7 +10,6 @@ from dvclive import Live
 
 from spp_scl.model.data import Data
 from spp_scl.model.network import ModelConfig
-from spp_scl.model.products import choose_products
 from spp_scl.params import TrainParams, load_params
 from spp_scl.train.checkpoint import Checkpoint
 from spp_scl.train.training import train
@@ -27,9 +26,8 @@ def settings() -> TrainParams:
 
 
 def network(data: Data) -> ModelConfig:
-    """The default network, in the default precision."""
-    precision = choose_products(data.features.device, settings().precision)
-    return ModelConfig(len(data.classes), data.text_width, "sample", 0.2, precision)
+    """The default network."""
+    return ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
 
 
 def epoch(data: Data) -> None:

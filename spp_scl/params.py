@@ -81,7 +81,6 @@ class TrainParams(Section):
     temperature: Positive
     patience: Annotated[int, Field(ge=0)]
     keep: Literal["best", "last"]
-    precision: Literal["auto", "fp32", "bf16"]
     threads: Count
 
 

@@ -10,7 +10,6 @@ from spp_scl.errors import UserError
 from spp_scl.files import replacing
 from spp_scl.model.data import Data, load_data
 from spp_scl.model.network import ModelConfig
-from spp_scl.model.products import choose_products
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.stage import run_stage
@@ -33,7 +32,6 @@ def main() -> None:
         text_width=data.text_width,
         fusion=params.fusion,
         dropout=params.model.dropout,
-        precision=choose_products(data.features.device, params.train.precision),
         layers=params.model.layers,
         modalities=params.model.modalities,
     )

@@ -21,7 +21,7 @@ from spp_scl.audit.uncertainty import bootstrap, calibration_error
 from spp_scl.clean.pictures import hash_picture
 from spp_scl.errors import UserError
 from spp_scl.evaluate.evaluation import evaluate
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.artifact import Artifact
 
@@ -39,7 +39,7 @@ TRAINING = {
 
 def untrained(data, fusion):
     torch.manual_seed(3)
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
     model = SppScl(config).eval()
     with torch.no_grad():
         model.fc.weight.mul_(20)
@@ -89,9 +89,9 @@ def test_coupling_to_the_batch_is_measured_and_said(data, monkeypatch):
 
 @pytest.mark.parametrize("seed", [0, 3, 19, 42])
 def test_the_metrics_own_order_is_not_among_the_shuffled_ones(data, monkeypatch, seed):
-    taken, batch = [], FeatureTable.batch
+    taken, batch = [], FeatureStore.batch
     monkeypatch.setattr(
-        FeatureTable, "batch", lambda self, part: taken.append(part.tolist()) or batch(self, part)
+        FeatureStore, "batch", lambda self, part: taken.append(part.tolist()) or batch(self, part)
     )
     rows = data.rows["train"]  # enough of them that two random orders are never equal
     model, artifact = untrained(data, "batch")

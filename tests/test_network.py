@@ -7,11 +7,9 @@ import torch
 from torch import nn
 
 from benchmarks import straightforward
-from spp_scl.features.device import has_bf16
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.batches import Batch
 from spp_scl.model.bilstm import BiLstm
-from spp_scl.model.dropout import Dropout
 from spp_scl.model.network import (
     BatchFusion,
     HierarchicalAttention,
@@ -23,7 +21,6 @@ from spp_scl.model.network import (
     TextBranch,
 )
 from spp_scl.model.packing import pack
-from spp_scl.model.products import linear
 from spp_scl.train.training import count_parameters
 
 WIDTH = 24
@@ -38,13 +35,13 @@ def make_batch(lengths, width=WIDTH):
         words=torch.randn(int(lengths.sum()), 4, width),
         cls=torch.randn(n, 4, width),
         maps=torch.randn(n, 49, 2048).relu(),
-        written=lengths > 0,
-        pictured=torch.ones(n, dtype=torch.bool),
+        has_text=lengths > 0,
+        has_image=torch.ones(n, dtype=torch.bool),
     )
 
 
 def make_model(fusion="sample", classes=3):
-    model = SppScl(ModelConfig(classes, WIDTH, fusion, 0.2, "fp32"))
+    model = SppScl(ModelConfig(classes, WIDTH, fusion, 0.2))
     # Running averages other than the initial ones, as after training.
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
@@ -58,18 +55,16 @@ def take(batch, rows):
     own = [batch.words[batch.packing.text == row] for row in rows]
     packing = pack(batch.packing.lengths[rows], torch.device("cpu"))
     words = torch.stack([own[i][t] for i, t in zip(packing.text, packing.time, strict=True)])
-    parts = {name: getattr(batch, name)[rows] for name in ("cls", "maps", "written", "pictured")}
+    parts = {name: getattr(batch, name)[rows] for name in ("cls", "maps", "has_text", "has_image")}
     return Batch(order=torch.arange(len(rows)), packing=packing, words=words, **parts)
 
 
 def test_the_published_number_of_parameters():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "batch", 0.2, "fp32"))) == 716_323
+    assert count_parameters(SppScl(ModelConfig(3, 768, "batch", 0.2))) == 716_323
 
 
 def test_per_sample_fusion_adds_only_its_two_token_projections():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "sample", 0.2, "fp32"))) == 716_323 + 2 * (
-        128 * 32 + 32
-    )
+    assert count_parameters(SppScl(ModelConfig(3, 768, "sample", 0.2))) == 716_323 + 2 * (128 * 32 + 32)
 
 
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
@@ -83,10 +78,8 @@ def test_output_shapes(fusion, classes):
 def test_module_shapes():
     batch = make_batch([9, 3, 1])
     assert HierarchicalAttention()(batch.words, batch.cls, batch.packing).shape == (13, WIDTH)
-    text, words = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2, "fp32"))(
-        batch.words, batch.cls, batch.packing
-    )
-    image, positions = ImageBranch(0.2, "fp32")(batch.maps, batch.pictured)
+    text, words = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2))(batch.words, batch.cls, batch.packing)
+    image, positions = ImageBranch(0.2)(batch.maps, batch.has_image)
     assert (text.shape, words.shape) == ((3, 32), (13, 128))
     assert (image.shape, positions.shape) == ((3, 32), (3, 49, 128))
     branches = make_model().branches(batch)
@@ -114,7 +107,7 @@ LENGTHS = [9, 8, 7, 6, 5, 4, 3, 2, 1]
 @pytest.mark.parametrize("lengths", [LENGTHS, [4, 4, 4], [7], [3, 1, 0, 0], [1, 1]])
 def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
     """Each text by itself through torch's own LSTM, in float64."""
-    ours = BiLstm(WIDTH, 16, "fp32").double()
+    ours = BiLstm(WIDTH, 16).double()
     theirs = nn.LSTM(WIDTH, 16, bias=False, bidirectional=True).double()
     theirs.load_state_dict(ours.state_dict())
     packing = pack(torch.tensor(lengths), torch.device("cpu"))
@@ -136,7 +129,7 @@ def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
 
 
 def test_a_batch_of_blank_texts_only_has_no_words():
-    branch = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2, "fp32")).eval()
+    branch = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2)).eval()
     batch = make_batch([0, 0])
     text, words = branch(batch.words, batch.cls, batch.packing)
     assert (text.shape, words.shape) == ((2, 32), (0, 128))
@@ -148,39 +141,6 @@ def test_packed_words_are_padded_and_averaged_text_by_text():
     assert packing.padded(words)[:, :, 0].tolist() == [[1, 2, 6], [10, 0, 0], [0, 0, 0]]
     assert packing.mask().tolist() == [[True, True, True], [True, False, False], [False, False, False]]
     assert packing.mean(words)[:, 0].tolist() == [3, 10, 0]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_product_and_its_gradients_are_those_of_its_precision(precision):
-    x, weight = torch.randn(40, 64, requires_grad=True), torch.randn(32, 64, requires_grad=True)
-    upstream = torch.randn(40, 32)
-    found = linear(x, weight, precision)
-    gradients = torch.autograd.grad(found, (x, weight), upstream)
-    # bf16: the factors are rounded to 8 bits, the sum is not.
-    rounded = lambda t: (t.bfloat16() if precision == "bf16" else t).detach().double()  # noqa: E731
-    expected = rounded(x) @ rounded(weight).T
-    wanted = rounded(upstream) @ rounded(weight), rounded(upstream).T @ rounded(x)
-    if precision == "bf16" and not has_bf16():
-        pytest.skip("this CPU has no bfloat16 arithmetic")
-    for ours, theirs in zip((found, *gradients), (expected, *wanted), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
-    assert torch.equal(x @ weight.T, x @ weight.T.contiguous())  # and nobody else's product is touched
-    torch.testing.assert_close((x @ weight.T).double(), x.double() @ weight.double().T, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("p", [0.0, 0.2, 0.5])
-def test_dropout_drops_its_share_and_scales_the_rest(p):
-    dropout, x = Dropout(p), torch.full((999, 101), 3.0, requires_grad=True)
-    y = dropout(x)
-    share = (y == 0).float().mean().item()
-    assert share == pytest.approx(p, abs=0.005)
-    torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 3 / (1 - p)), rtol=1e-4, atol=0)
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(gradient, y / 3)
-    assert torch.equal(dropout.eval()(x), x)
-    if p:
-        first, second = (dropout.train()(x) for _ in range(2))
-        assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -264,7 +224,7 @@ def test_batch_fusion_does_couple_a_prediction_to_its_batch():
 def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusion):
     model = make_model(fusion).train()
     batch = make_batch([4, 0, 0])
-    batch.pictured[:2] = False
+    batch.has_image[:2] = False
     batch = dataclasses.replace(batch, maps=batch.maps[2:])
     output = model(batch)
     branches = model.branches(batch)
@@ -279,18 +239,18 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
 
 @pytest.mark.parametrize("blank", [[0], [1, 3], [0, 1, 2, 3, 4]])
 def test_a_blank_picture_is_a_map_of_zeros(blank):
-    branch = ImageBranch(0.0, "fp32").train()
-    maps, pictured = torch.randn(5, 49, 2048).relu(), torch.ones(5, dtype=torch.bool)
+    branch = ImageBranch(0.0).train()
+    maps, has_image = torch.randn(5, 49, 2048).relu(), torch.ones(5, dtype=torch.bool)
     maps[blank] = 0
-    full = branch(maps, pictured)
-    pictured[blank] = False
-    for one, other in zip(branch(maps[pictured], pictured), full, strict=True):
+    full = branch(maps, has_image)
+    has_image[blank] = False
+    for one, other in zip(branch(maps[has_image], has_image), full, strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_the_network_computes_what_its_straightforward_version_computes(sample, data):
     """Padded, with torch's LSTM: outputs and gradients, on the sample's real shapes, in float64."""
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0)
     model = SppScl(config).double().train()
     rows = data.rows["train"][:12]
     batch = data.features.batch(rows)

@@ -16,7 +16,7 @@ from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.image import ImageEncoder
 from spp_scl.features.store import ImageFeatures, TextFeatures
 from spp_scl.features.text import TextEncoder
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.released.checkpoint import make_model, read_checkpoint, write_checkpoint
 from spp_scl.train.artifact import load_model, require_features
 from tests.small_bert import save_bert
@@ -134,7 +134,7 @@ def test_logits_are_those_of_the_released_network(released, read):
     info = EncoderInfo("", "", "", "", "", "", "", 1, "")
     ids = [str(i) for i in range(rows)]
     offsets = torch.arange(rows + 1) * positions
-    table = FeatureTable(
+    table = FeatureStore(
         ImageFeatures(ids, torch.arange(rows), maps, info, ""),
         TextFeatures(ids, offsets, words.flatten(0, 1), cls, info, ""),
         torch.device("cpu"),

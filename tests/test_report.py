@@ -18,7 +18,7 @@ from spp_scl.train.artifact import Artifact
 
 @pytest.fixture(scope="module")
 def evaluation(data):
-    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32")).eval()
+    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2)).eval()
     summary = {
         "best_epoch": 1,
         "epochs": 1,

@@ -18,7 +18,7 @@ from tests.test_training import PARAMS
 def network(data, **changes):
     torch.manual_seed(0)
     config = {"classes": len(data.classes), "text_width": data.text_width, "fusion": "sample"}
-    return SppScl(ModelConfig(**{**config, "dropout": 0.0, "precision": "fp32", **changes}))
+    return SppScl(ModelConfig(**{**config, "dropout": 0.0, **changes}))
 
 
 def one_batch(data, model, alpha=2 / 3, **changes):

@@ -42,7 +42,6 @@ PARAMS = TrainParams(
     temperature=0.07,
     patience=0,
     keep="best",
-    precision="fp32",
     threads=2,
 )
 
@@ -63,7 +62,7 @@ def _inside_a_repository(repository, monkeypatch):
 
 
 def run(data, fusion="sample", alpha=2 / 3, seed=42, **changes):
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
     return train(
         data,
         config,
@@ -101,7 +100,7 @@ def test_step_1_and_step_2_are_the_method(data):
     rows = data.rows["train"][:16]
     batch = data.features.batch(rows)
     labels = data.labels[rows[batch.order]]
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0)
     ours, theirs = SppScl(config), SppScl(config)
     theirs.load_state_dict(ours.state_dict())
     optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=1e-6) for m in (ours, theirs)]
@@ -129,7 +128,7 @@ def test_without_step_2_the_weights_are_those_of_step_1_alone(data):
     rows = data.rows["train"][:16]
     batch = data.features.batch(rows)
     labels = data.labels[rows[batch.order]]
-    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32"))
+    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses, decision = train_batch(model, optimizer, batch, labels, alpha=0.0, params=PARAMS)
     assert not decision.step2
@@ -376,7 +375,7 @@ class Log:
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 @pytest.mark.parametrize("epoch", [1, 2, 4])
 def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, data):
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
     settings = {
         "alpha": 2 / 3,
         "seed": 42,
@@ -446,7 +445,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(why, ch
 
 
 def test_a_training_is_told_from_another_by_its_data_network_and_settings(data):
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2, "fp32")
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
     key = training_key(data, config, {"seed": 1})
     assert key == training_key(data, config, {"seed": 1})
     others = {

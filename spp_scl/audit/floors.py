@@ -61,7 +61,7 @@ def pool(data: Data) -> tuple[np.ndarray, np.ndarray]:
         back = batch.order.argsort()
         texts.append(batch.packing.mean(batch.words.mean(dim=1)).cpu()[back])
         image = batch.maps.new_zeros(len(part), batch.maps.shape[2])
-        image[batch.pictured] = batch.maps.mean(dim=1)
+        image[batch.has_image] = batch.maps.mean(dim=1)
         images.append(image.cpu()[back])
     return torch.cat(texts).numpy(), torch.cat(images).numpy()
 

@@ -21,8 +21,8 @@ class Batch:
         words: (W, 4, D) hidden states of the words.
         cls: (B, 4, D) hidden states of [CLS].
         maps: (M, 49, 2048) feature maps of the rows that have a picture, in their order.
-        written: (B,) false for a blank text.
-        pictured: (B,) false for a blank picture.
+        has_text: (B,) false for a blank text.
+        has_image: (B,) false for a blank picture.
     """
 
     order: torch.Tensor
@@ -30,11 +30,11 @@ class Batch:
     words: torch.Tensor
     cls: torch.Tensor
     maps: torch.Tensor
-    written: torch.Tensor
-    pictured: torch.Tensor
+    has_text: torch.Tensor
+    has_image: torch.Tensor
 
 
-class FeatureTable:
+class FeatureStore:
     """All rows' features in float16, on the GPU where they fit, else in main memory."""
 
     def __init__(self, images: ImageFeatures, texts: TextFeatures, device: torch.device):
@@ -54,15 +54,15 @@ class FeatureTable:
         packing = pack(lengths, self.device)
         starts = self._starts[rows].to(self.device)
         index = self._index[rows]
-        pictured = index >= 0
+        has_image = index >= 0
         return Batch(
             order=order,
             packing=packing,
             words=self._take(self._words, starts[packing.text] + packing.time),
             cls=self._take(self._cls, rows),
-            maps=self._take(self._maps, index[pictured]),
-            written=(lengths > 0).to(self.device),
-            pictured=pictured.to(self.device),
+            maps=self._take(self._maps, index[has_image]),
+            has_text=(lengths > 0).to(self.device),
+            has_image=has_image.to(self.device),
         )
 
     def _take(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from spp_scl.clean.table import read_clean, read_parquet
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device
 from spp_scl.features.store import fingerprint, read_images, read_texts, require_rows
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.raw.datasets import SPLITS
 
 
@@ -35,7 +35,7 @@ class Data:
     classes: list[str]
     labels: torch.Tensor
     rows: Mapping[str, torch.Tensor]
-    features: FeatureTable
+    features: FeatureStore
     text_width: int
     fingerprint: str
     digest: str
@@ -75,7 +75,7 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
         [str(name) for name in table["label"].cat.categories],
         labels,
         rows,
-        FeatureTable(image_features, text_features, choose_device()),
+        FeatureStore(image_features, text_features, choose_device()),
         text_features.words.shape[2],
         fingerprint(image_features, text_features),
         digest.hexdigest(),

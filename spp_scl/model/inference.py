@@ -2,7 +2,7 @@
 
 import torch
 
-from spp_scl.model.batches import FeatureTable
+from spp_scl.model.batches import FeatureStore
 from spp_scl.model.network import Output, SppScl
 from spp_scl.progress import progress
 
@@ -10,7 +10,7 @@ from spp_scl.progress import progress
 @torch.inference_mode()
 def predict(
     model: SppScl,
-    table: FeatureTable,
+    features: FeatureStore,
     rows: torch.Tensor,
     batch_size: int,
     seed: int,
@@ -25,7 +25,7 @@ def predict(
 
     Args:
         model: the network; its mode is left as it was.
-        table: the features.
+        features: of all rows.
         rows: (n,) int64.
         batch_size: rows a batch.
         seed: draws the order for `fusion: batch`.
@@ -35,7 +35,7 @@ def predict(
     if order is None and model.config.fusion == "batch":
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     elif order is None:
-        order = table.lengths[rows].argsort(descending=True, stable=True)
+        order = features.lengths[rows].argsort(descending=True, stable=True)
     was_training = model.training
     model.eval()
     batches = order.split(batch_size)
@@ -43,7 +43,7 @@ def predict(
         batches = progress(batches, desc=desc, unit="batches")
     outputs, places = [], []
     for part in batches:
-        batch = table.batch(rows[part])
+        batch = features.batch(rows[part])
         outputs.append(model(batch))
         places.append(part[batch.order])
     model.train(was_training)

@@ -13,9 +13,7 @@ from torch import nn
 
 from spp_scl.model.batches import Batch
 from spp_scl.model.bilstm import BiLstm
-from spp_scl.model.dropout import Dropout
 from spp_scl.model.packing import Packing
-from spp_scl.model.products import Precision, linear
 
 LAYERS = 4  # of the text encoder
 CHANNELS = 2048  # of the image encoder
@@ -35,7 +33,6 @@ class ModelConfig:
             as in the released code, so that a prediction depends on its batch; `none`: T_p and I_p are
             concatenated and no more.
         dropout: probability, the same everywhere.
-        precision: of the two large products, ConvP's and the BiLSTM's with its input.
         layers: what the words are: `attention`: HA over the last four layers; `last`: the last one.
         modalities: `both`, or `text` or `image`: that branch alone, without fusion.
     """
@@ -44,7 +41,6 @@ class ModelConfig:
     text_width: int
     fusion: Literal["sample", "batch", "none"]
     dropout: float
-    precision: Precision
     layers: Literal["attention", "last"] = "attention"
     modalities: Literal["both", "text", "image"] = "both"
 
@@ -89,7 +85,7 @@ class SppScl(nn.Module):
         if config.modalities != "image":
             self.text_branch = TextBranch(config)
         if config.modalities != "text":
-            self.image_branch = ImageBranch(config.dropout, config.precision)
+            self.image_branch = ImageBranch(config.dropout)
         parts = 1
         if config.modalities == "both":
             fusions = {"sample": SampleFusion, "batch": BatchFusion, "none": NoFusion}
@@ -99,7 +95,7 @@ class SppScl(nn.Module):
             nn.Linear(parts * SHARED, FUSED),
             nn.BatchNorm1d(FUSED),
             nn.ReLU(),
-            Dropout(config.dropout),
+            nn.Dropout(config.dropout),
         )
         self.fc = nn.Linear(FUSED, config.classes)
 
@@ -111,11 +107,11 @@ class SppScl(nn.Module):
         text_tokens = image_tokens = None
         if self.text_branch is not None:
             text, text_tokens = self.text_branch(batch.words, batch.cls, batch.packing)
-            text = text * batch.written[:, None]
+            text = text * batch.has_text[:, None]
         if self.image_branch is not None:
-            image, image_tokens = self.image_branch(batch.maps, batch.pictured)
-            image = image * batch.pictured[:, None]
-            image_tokens = image_tokens * batch.pictured[:, None, None]
+            image, image_tokens = self.image_branch(batch.maps, batch.has_image)
+            image = image * batch.has_image[:, None]
+            image_tokens = image_tokens * batch.has_image[:, None, None]
         return Branches(text, image, text_tokens, image_tokens, batch.packing)
 
     def forward(self, batch: Batch) -> Output:
@@ -158,7 +154,7 @@ class TextBranch(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.attention = LastLayer() if config.layers == "last" else HierarchicalAttention()
-        self.lstm = BiLstm(config.text_width, TOKEN // 2, config.precision)
+        self.lstm = BiLstm(config.text_width, TOKEN // 2)
         self.mlp = mlp(config.dropout)
         self.align = align(config.dropout)
 
@@ -173,27 +169,26 @@ class TextBranch(nn.Module):
 class ImageBranch(nn.Module):
     """ConvP, mean over the positions, MLP, alignment: I_p."""
 
-    def __init__(self, dropout: float, precision: Precision):
+    def __init__(self, dropout: float):
         super().__init__()
-        self.precision = precision
         # A 1 x 1 convolution is a linear layer on every position.
         self.conv = nn.Linear(CHANNELS, TOKEN)
         self.norm = nn.BatchNorm1d(TOKEN)
-        self.dropout = Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.mlp = mlp(dropout)
         self.align = align(dropout)
 
-    def forward(self, maps: torch.Tensor, pictured: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, maps: torch.Tensor, has_image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """From (M, P, 2048) and (B,), true for the M, to I_p (B, 32) and the tokens (B, P, 128).
 
         A blank picture's map is zero.
         """
-        batch, positions = len(pictured), maps.shape[1]
-        x = linear(maps.flatten(0, 1), self.conv.weight, self.precision)
+        batch, positions = len(has_image), maps.shape[1]
+        x = self.conv(maps.flatten(0, 1))
         if len(maps) < batch:
-            where = pictured.repeat_interleave(positions).nonzero()[:, 0]
-            x = x.new_zeros(batch * positions, TOKEN).index_copy(0, where, x)
-        tokens = self.dropout(F.relu(self.norm(x + self.conv.bias))).view(batch, positions, TOKEN)
+            where = has_image.repeat_interleave(positions).nonzero()[:, 0]
+            x = self.conv.bias.repeat(batch * positions, 1).index_copy(0, where, x)
+        tokens = self.dropout(F.relu(self.norm(x))).view(batch, positions, TOKEN)
         return self.align(self.mlp(tokens.mean(dim=1))), tokens
 
 
@@ -203,7 +198,7 @@ class Modulated(nn.Module):
     def __init__(self, dropout: float):
         super().__init__()
         self.query, self.key, self.value = (
-            nn.Sequential(nn.Linear(SHARED, SHARED), Dropout(dropout)) for _ in range(3)
+            nn.Sequential(nn.Linear(SHARED, SHARED), nn.Dropout(dropout)) for _ in range(3)
         )
 
     def forward(
@@ -269,7 +264,7 @@ def mlp(dropout: float) -> nn.Sequential:
         nn.Linear(TOKEN, SHARED),
         nn.BatchNorm1d(SHARED),
         nn.ReLU(),
-        Dropout(dropout),
+        nn.Dropout(dropout),
         nn.Linear(SHARED, SHARED),
         nn.BatchNorm1d(SHARED),
     )
@@ -277,7 +272,7 @@ def mlp(dropout: float) -> nn.Sequential:
 
 def align(dropout: float) -> nn.Sequential:
     """From 32 to 32, into the shared space."""
-    return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), Dropout(dropout))
+    return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), nn.Dropout(dropout))
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

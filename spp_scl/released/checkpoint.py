@@ -84,7 +84,7 @@ def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> Spp
             ours[_NAMES[prefix] + name.removeprefix(prefix)] = (name, tensor)
     _, weight = ours.get("text_branch.lstm.weight_ih_l0", ("", torch.empty(0, 768)))
     width = weight.shape[-1] if weight.dim() else 768
-    model = SppScl(ModelConfig(len(classes), width, "batch", dropout=0.2, precision="fp32"))
+    model = SppScl(ModelConfig(len(classes), width, "batch", dropout=0.2))
     wanted = model.state_dict()
     back = {value: key for key, value in _NAMES.items()}
     missing, misshapen, fitting = [], [], {}

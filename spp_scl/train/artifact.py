@@ -14,7 +14,7 @@ from spp_scl.errors import UserError, first_line
 from spp_scl.files import look_again, read_json, replacing, write_json
 from spp_scl.model.network import ModelConfig, SppScl
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from spp_scl.model.packing import pack
 
 torch.set_num_threads(2)
 torch.manual_seed(0)
-lstm, lengths = BiLstm(32, 64, "fp32"), torch.full((64,), 40)
+lstm, lengths = BiLstm(32, 64), torch.full((64,), 40)
 words = torch.randn(int(lengths.sum()), 32)
 states = lstm(words, pack(lengths, torch.device("cpu"))).detach()
 print(hashlib.sha256(states.numpy().tobytes()).hexdigest())
