@@ -8,17 +8,17 @@ from spp_scl.clean.table import write_parquet
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.raw.reading import read_dataset
 from spp_scl.stage import run_stage
 
 
 def main() -> None:
     params = load_params()
+    dataset = DATASETS[params.dataset]
     folder = Path("data/raw") / params.dataset
     table, dropped, report = clean_rows(
-        read_dataset(params.dataset, folder),
+        dataset.read(folder),
         folder,
-        DATASETS[params.dataset].classes,
+        dataset,
         missing_image=params.clean.missing_image,
         empty_text=params.clean.empty_text,
     )

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from spp_scl.clean.table import read_clean, write_parquet
+from spp_scl.clean.table import SPLITS, read_clean, write_parquet
 from spp_scl.files import replacing, write_json
 from spp_scl.params import load_params
 from spp_scl.split.splitting import split_table
@@ -25,7 +25,7 @@ def main() -> None:
     ):
         write_parquet(split, split_path)
         write_json(report_path, {"dataset": params.dataset, **report})
-    sizes = ", ".join(f"{name} {report[name]['rows']}" for name in ("train", "valid", "test"))
+    sizes = ", ".join(f"{name} {report[name]['rows']}" for name in SPLITS)
     logging.info("%s split: %s", report["protocol"], sizes)
     if report["unassigned"] or report["absent"]:
         logging.info(

@@ -12,7 +12,6 @@ from spp_scl.features.image import encode_images
 from spp_scl.features.text import encode_texts
 from spp_scl.model.data import load_data
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.raw.reading import read_dataset
 from spp_scl.raw.sample import write_sample
 from spp_scl.split.splitting import split_table
 
@@ -28,7 +27,8 @@ def sample(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     raw = folder / "raw"
     write_sample(raw, pairs=60, seed=3)
-    table, _, _ = clean_rows(read_dataset("sample", raw), raw, DATASETS["sample"].classes, "drop", "drop")
+    dataset = DATASETS["sample"]
+    table, _, _ = clean_rows(dataset.read(raw), raw, dataset, "drop", "drop")
     split, _ = split_table(table, "sample", folder, "stratified", seed=3)
     files = SimpleNamespace(
         raw=raw,

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.pictures import UnreadablePictureError, open_picture
-from spp_scl.clean.table import read_clean
+from spp_scl.clean.table import read_clean, write_parquet
 from spp_scl.errors import UserError
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.rows import RawRow
@@ -48,13 +48,16 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def clean(folder: Path, rows: list[RawRow], classes=None, missing_image="drop", empty_text="drop"):
-    return clean_rows(rows, folder, classes, missing_image=missing_image, empty_text=empty_text)
+def clean(folder: Path, rows: list[RawRow], dataset="custom", missing_image="drop", empty_text="drop"):
+    return clean_rows(rows, folder, DATASETS[dataset], missing_image=missing_image, empty_text=empty_text)
 
 
 def two_good_rows(folder: Path) -> list[RawRow]:
     photo().save(folder / "good.png")
-    return [RawRow("good0", "fine", "good.png", "p"), RawRow("good1", "well", "good.png", "n")]
+    return [
+        RawRow("good0", "fine", "good.png", "p", encoding="utf-8"),
+        RawRow("good1", "well", "good.png", "n", encoding="gb18030"),
+    ]
 
 
 @pytest.fixture
@@ -66,10 +69,10 @@ def messy(tmp_path) -> list[RawRow]:
         RawRow("absent", "a", "absent.jpg", "p"),
         RawRow("broken", "b", "broken.jpg", "n"),
         RawRow("none", "c", None, "p"),
-        RawRow("silent", " \n", "good.png", "n"),
-        RawRow("unread", None, "good.png", "p", encoding="cp1252"),
+        RawRow("silent", " \n", "good.png", "n", encoding="utf-8"),
+        RawRow("unread", None, "good.png", "p"),
         RawRow("void", "", None, "p"),
-        RawRow("ruled", "d", "good.png", None, dropped="conflicting_labels"),
+        RawRow("ruled", "d", "good.png", None, dropped="conflicting_labels", encoding="cp1252"),
     ]
 
 
@@ -99,7 +102,7 @@ def test_drop_leaves_out_what_is_missing_and_names_each_row_and_its_reason(tmp_p
         "dropped": {"conflicting_labels": 1, "empty_text": 3, "missing_image": 2, "unreadable_image": 1},
         "blank_images": 0,
         "empty_texts": 0,
-        "encodings": {"utf-8": 8, "cp1252": 1},
+        "encodings": {"cp1252": 1, "gb18030": 1, "utf-8": 2},
         "classes": {"n": 1, "p": 1},
     }
 
@@ -188,7 +191,7 @@ def test_one_class_only_is_refused_by_its_name(tmp_path):
 )
 def test_the_labels_codes_are_those_of_the_papers_whatever_order_they_come_in(tmp_path, dataset, classes):
     rows = [RawRow(name, "a", None, name) for name in reversed(classes)]
-    table, _, report = clean(tmp_path, rows, DATASETS[dataset].classes, missing_image="blank")
+    table, _, report = clean(tmp_path, rows, dataset, missing_image="blank")
     assert list(table["label"].cat.categories) == classes
     assert table["label"].cat.codes.tolist() == list(range(len(classes)))[::-1]
     assert report["classes"] == dict.fromkeys(classes, 1)
@@ -196,11 +199,11 @@ def test_the_labels_codes_are_those_of_the_papers_whatever_order_they_come_in(tm
 
 def test_a_class_of_the_registry_without_rows_is_counted_as_none(tmp_path):
     rows = [RawRow("1", "a", None, "negative"), RawRow("2", "b", None, "positive")]
-    _, _, report = clean(tmp_path, rows, DATASETS["sample"].classes, missing_image="blank")
+    _, _, report = clean(tmp_path, rows, "sample", missing_image="blank")
     assert report["classes"] == {"positive": 1, "neutral": 0, "negative": 1}
 
 
-def test_the_classes_of_one_s_own_table_are_those_kept_in_sorted_order(tmp_path):
+def test_the_classes_of_custom_posts_are_those_kept_in_sorted_order(tmp_path):
     rows = [RawRow(str(n), "a", None, label) for n, label in enumerate(["b", "a", "c", "10", "2"])]
     rows.append(RawRow("dropped", "", None, "never kept"))
     table, _, _ = clean(tmp_path, rows, missing_image="blank")
@@ -482,12 +485,12 @@ def varied_table(folder: Path) -> pd.DataFrame:
         RawRow("007", "", None, "positive"),
         RawRow("a", "שלום", "absent.png", "neutral", "train"),
     ]
-    return clean(folder, rows, DATASETS["sample"].classes, missing_image="blank", empty_text="blank")[0]
+    return clean(folder, rows, "sample", missing_image="blank", empty_text="blank")[0]
 
 
 def test_the_table_reads_back_as_it_was_written(tmp_path):
     table = varied_table(tmp_path)
-    table.to_parquet(tmp_path / "clean.parquet", index=False)
+    write_parquet(table, tmp_path / "clean.parquet")
     back = read_clean(tmp_path / "clean.parquet")
     pd.testing.assert_frame_equal(back, table)
     assert list(back["label"].cat.categories) == ["positive", "neutral", "negative"]
@@ -503,9 +506,17 @@ def test_a_column_of_nulls_reads_back_as_nulls(tmp_path):
     assert back[["image", "picture", "split"]].isna().all(axis=None)
 
 
+@pytest.mark.parametrize(("dataset", "metric"), [("sample", "f1_weighted"), ("hfm", "f1_macro")])
+def test_the_table_carries_its_dataset_s_selection_metric_into_its_file_and_back(tmp_path, dataset, metric):
+    rows = [RawRow(name, "a", None, name) for name in DATASETS[dataset].classes]
+    table, _, _ = clean(tmp_path, rows, dataset, missing_image="blank")
+    write_parquet(table, tmp_path / "clean.parquet")
+    assert table.attrs["selection"] == read_clean(tmp_path / "clean.parquet").attrs["selection"] == metric
+
+
 def test_cleaning_and_writing_twice_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        varied_table(tmp_path).to_parquet(tmp_path / name, index=False)
+        write_parquet(varied_table(tmp_path), tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -529,18 +540,32 @@ def test_a_missing_clean_table_is_refused_with_the_command_that_makes_it(tmp_pat
 )
 def test_a_damaged_clean_table_is_refused_with_the_command_that_rebuilds_it(tmp_path, damage):
     path = tmp_path / "clean.parquet"
-    varied_table(tmp_path).to_parquet(path, index=False)
+    write_parquet(varied_table(tmp_path), path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError) as caught:
         read_clean(path)
-    assert str(path) in str(caught.value)
-    assert "dvc repro" in str(caught.value)
+    assert f"{path}: damaged (" in str(caught.value)
+    assert "`dvc repro --force --single-item clean`" in str(caught.value)
+
+
+def test_each_changed_byte_of_a_text_is_found_by_its_checksum(tmp_path):
+    # Compression leaves a text without repetitions as it is: without a checksum any letter would be read.
+    table = varied_table(tmp_path)
+    table["text"] = text = "a text of which each letter counts"
+    path = tmp_path / "clean.parquet"
+    write_parquet(table, path)
+    whole = path.read_bytes()
+    start = whole.index(text.encode())
+    for place in range(start, start + len(text)):
+        path.write_bytes(whole[:place] + b"X" + whole[place + 1 :])
+        with pytest.raises(UserError, match="damaged"):
+            read_clean(path)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_single_flipped_bit_of_a_clean_table_ends_in_a_traceback(tmp_path):
     path = tmp_path / "clean.parquet"
-    varied_table(tmp_path).to_parquet(path, index=False)
+    write_parquet(varied_table(tmp_path), path)
     whole = path.read_bytes()
     rng = random.Random(0)
     crashes, refused = [], 0
@@ -566,7 +591,9 @@ def test_another_table_is_refused_as_a_clean_table(tmp_path):
         "no label": table.drop(columns="label"),
         "plain labels": table.astype({"label": "str"}),
         "reordered": table[table.columns[::-1]],
+        "no selection metric": table.copy(),
     }
+    others["no selection metric"].attrs.clear()
     for name, other in others.items():
         other.to_parquet(tmp_path / name, index=False)
         with pytest.raises(UserError, match="not a clean table"):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.raw.reading import read_dataset
 from spp_scl.raw.sample import write_sample
 
 SENTIMENTS = ("positive", "neutral", "negative")
@@ -93,7 +92,7 @@ def test_the_tweets_have_emoji(tweets):
 
 
 def test_about_one_tweet_in_fifty_is_gb18030_and_is_read_without_loss(sample):
-    rows = [row for row in read_dataset("sample", sample) if row.encoding != "utf-8"]
+    rows = [row for row in DATASETS["sample"].read(sample) if row.encoding != "utf-8"]
     assert {row.encoding for row in rows} == {"gb18030"}
     assert 0.01 * PAIRS < len(rows) < 0.04 * PAIRS
     for row in rows:
@@ -150,9 +149,8 @@ def test_some_tweets_repeat_with_the_same_words_picture_and_labels(sample, tweet
 @pytest.mark.parametrize("pairs", [60, 103, 120])
 def test_cleaning_keeps_exactly_the_pairs_asked_for_and_drops_each_kind_of_mess(tmp_path, pairs):
     write_sample(tmp_path / "raw", pairs, seed=3)
-    rows = read_dataset("sample", tmp_path / "raw")
-    classes = DATASETS["sample"].classes
-    table, dropped, _ = clean_rows(rows, tmp_path / "raw", classes, missing_image="drop", empty_text="drop")
+    dataset, folder = DATASETS["sample"], tmp_path / "raw"
+    table, dropped, _ = clean_rows(dataset.read(folder), folder, dataset, "drop", "drop")
     assert len(table) == pairs
     reasons = dropped["reason"].value_counts().to_dict()
     assert reasons.pop("conflicting_labels") >= 3
@@ -164,22 +162,25 @@ def test_the_sample_is_no_smaller_than_asked_for_and_little_larger(labels):
     assert PAIRS < len(labels) < 1.1 * PAIRS
 
 
-def test_either_modality_alone_tells_the_label_of_clearly_fewer_pairs_than_both(labels):
+def test_either_modality_alone_predicts_the_label_of_clearly_fewer_pairs_than_both(labels):
     pairs = [pair for pair in labels.values() if set(pair) != {"positive", "negative"}]
     # MVSA's rule: the one that is not neutral, if any.
     answers = [next((s for s in pair if s != "neutral"), "neutral") for pair in pairs]
 
-    def told_by(clues: list) -> float:
+    def share_predicted_by(clues: list) -> float:
         guesses = defaultdict(Counter)
         for clue, answer in zip(clues, answers, strict=True):
             guesses[clue][answer] += 1
         return sum(max(counts.values()) for counts in guesses.values()) / len(answers)
 
-    assert told_by(pairs) == 1
-    assert told_by([text for text, _ in pairs]) < 0.8
-    assert told_by([image for _, image in pairs]) < 0.8
-    # Yet each tells more than the most frequent class does.
-    assert min(told_by([pair[i] for pair in pairs]) for i in (0, 1)) > told_by([None] * len(pairs)) + 0.1
+    assert share_predicted_by(pairs) == 1
+    assert share_predicted_by([text for text, _ in pairs]) < 0.8
+    assert share_predicted_by([image for _, image in pairs]) < 0.8
+    # Yet each predicts more than the most frequent class does.
+    assert (
+        min(share_predicted_by([pair[i] for pair in pairs]) for i in (0, 1))
+        > share_predicted_by([None] * len(pairs)) + 0.1
+    )
 
 
 def words_of(folder: Path, row_id: str) -> set[str]:
@@ -216,12 +217,12 @@ def mean_colors(found: np.ndarray, names: list[str]) -> np.ndarray:
     return np.stack([found[[n == name for n in names]].mean(axis=0) for name in SENTIMENTS])
 
 
-def test_the_words_of_a_tweet_tell_its_own_sentiment(sample, labels):
+def test_the_words_of_a_tweet_show_its_own_sentiment(sample, labels):
     telling = telling_words(sample, labels).keys()
     assert sum(bool(words_of(sample, row_id) & telling) for row_id in labels) > 0.95 * len(labels)
 
 
-def test_the_colors_of_a_picture_tell_its_own_sentiment(sample, labels):
+def test_the_colors_of_a_picture_show_its_own_sentiment(sample, labels):
     found, names, _ = colors(sample, labels)
     assert np.mean(np.equal(nearest(found, mean_colors(found, names)), names)) > 0.9
 

@@ -4,34 +4,49 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
+from spp_scl.clean import Policy
 from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.clean.texts import clean_text, is_empty
 from spp_scl.errors import UserError
 from spp_scl.progress import progress
-from spp_scl.raw.rows import RawRow
+from spp_scl.raw.datasets import Dataset
+from spp_scl.raw.rows import RawRow, first_five
 
-Policy = Literal["drop", "blank", "error"]
+
+@dataclass(frozen=True)
+class _Checked:
+    """A raw row with what cleaning found.
+
+    Args:
+        row: the raw row.
+        text: the clean text; empty when nothing in it can be seen.
+        picture: the picture's hash, or None and then `reason` and `detail` say why.
+        reason: missing_image or unreadable_image.
+        detail: the file, and what is wrong with it.
+    """
+
+    row: RawRow
+    text: str = ""
+    picture: str | None = None
+    reason: str = ""
+    detail: str = ""
 
 
 def clean_rows(
-    rows: Sequence[RawRow],
-    folder: Path,
-    classes: Sequence[str] | None,
-    missing_image: Policy,
-    empty_text: Policy,
+    rows: Sequence[RawRow], folder: Path, dataset: Dataset, missing_image: Policy, empty_text: Policy
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """Apply the dataset's rules and the policies for what is missing.
+    """Apply the dataset's rules, and the policies for what is missing.
 
     Args:
-        rows: as a reader returns them.
+        rows: as the dataset's reader returns them.
         folder: the dataset's raw folder, which `RawRow.image` is relative to.
-        classes: the classes in the order of their codes; None: those that are kept, sorted.
+        dataset: gives the classes in the order of their codes, and the selection metric.
         missing_image: what to do with a picture that is missing or unreadable; `blank` keeps the row
             with `image` null.
         empty_text: what to do with a tweet that has no text.
@@ -42,93 +57,100 @@ def clean_rows(
     Raises:
         UserError: a policy is `error` and there is such a row; nothing is kept; fewer than two classes.
     """
-    kept, dropped = [], []
-    problems: dict[str, list[str]] = {"missing_image": [], "empty_text": []}
-    blank_images = blank_texts = 0
-    # Rows that the dataset's own rules drop need no look at their picture.
-    candidates = [row for row in rows if row.dropped is None]
-    looks = dict(zip([row.id for row in candidates], _look_all(candidates, folder), strict=True))
-    for row in rows:
-        if row.dropped is not None:
-            dropped.append((row.id, row.dropped, ""))
-            continue
-        text = clean_text(row.text or "")
-        picture, reason, detail = looks[row.id]
-        no_text = is_empty(text)
-        if no_text:
-            problems["empty_text"].append(row.id)
-        if picture is None:
-            problems["missing_image"].append(row.id)
-        if no_text and empty_text == "drop":
-            dropped.append((row.id, "empty_text", "" if row.text is not None else "no such file"))
-        elif picture is None and missing_image == "drop":
-            dropped.append((row.id, reason, detail))
+    checked = _check_rows(rows, folder)
+    candidates = [c for c in checked if c.row.dropped is None]
+    if missing_image == "error":
+        _refuse("missing_image", [f"{c.row.id} ({c.detail})" for c in candidates if c.picture is None])
+    if empty_text == "error":
+        _refuse("empty_text", [c.row.id for c in candidates if not c.text])
+    kept: list[_Checked] = []
+    dropped: list[tuple[str, str, str]] = []
+    for c in checked:
+        reason = _drop_reason(c, missing_image, empty_text)
+        if reason is None:
+            kept.append(c)
         else:
-            blank_images += picture is None
-            blank_texts += no_text
-            image = row.image if picture is not None else None
-            kept.append((row.id, "" if no_text else text, image, picture, row.label, row.split))
-    for name, policy in (("missing_image", missing_image), ("empty_text", empty_text)):
-        if policy == "error" and problems[name]:
-            _refuse(name, problems[name], looks)
+            dropped.append((c.row.id, *reason))
+    reasons = Counter(reason for _, reason, _ in dropped)
     if not kept:
-        raise UserError(f"{folder}: no pair is left after cleaning; {_hint(dropped)}")
-    table = pd.DataFrame(kept, columns=list(COLUMNS))
-    table["label"] = pd.Categorical(table["label"], categories=classes or sorted(set(table["label"])))
-    if table["label"].nunique() < 2:
-        raise UserError(
-            f"{folder}: only one class ({table['label'].iloc[0]!r}); two are needed to tell apart"
-        )
-    # A column of nulls has no type of its own in Parquet.
-    table = table.astype({name: "str" for name in COLUMNS if name != "label"})
+        raise UserError(f"{folder}: no pair is left after cleaning; {_describe_drops(reasons)}")
+    table = _build_table(kept, dataset)
+    counts = table["label"].value_counts(sort=False)
+    if (counts > 0).sum() < 2:
+        raise UserError(f"{folder}: only one class ({counts.idxmax()!r}) is left; at least two are needed")
     report = {
         "rows": len(rows),
         "kept": len(kept),
-        "dropped": dict(sorted(Counter(reason for _, reason, _ in dropped).items())),
-        "blank_images": blank_images,
-        "empty_texts": blank_texts,
-        "encodings": dict(sorted(Counter(row.encoding for row in rows).items())),
-        "classes": {str(c): int((table["label"] == c).sum()) for c in table["label"].cat.categories},
+        "dropped": dict(sorted(reasons.items())),
+        "blank_images": sum(c.picture is None for c in kept),
+        "empty_texts": sum(not c.text for c in kept),
+        "encodings": dict(sorted(Counter(row.encoding for row in rows if row.encoding).items())),
+        "classes": {str(label): int(count) for label, count in counts.items()},
     }
     return table, pd.DataFrame(dropped, columns=["id", "reason", "detail"]), report
 
 
-def _look_all(rows: Sequence[RawRow], folder: Path) -> list[tuple[str | None, str, str]]:
+def _check_rows(rows: Sequence[RawRow], folder: Path) -> list[_Checked]:
     # Decoding releases the interpreter's lock, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(lambda row: _look(row, folder), rows)
-        return list(progress(looks, desc="clean", unit="pairs", total=len(rows)))
+        checked = pool.map(lambda row: _check_row(row, folder), rows)
+        return list(progress(checked, desc="clean", unit="pairs", total=len(rows)))
 
 
-def _look(row: RawRow, folder: Path) -> tuple[str | None, str, str]:
-    """The picture's hash, or None with the reason and its detail."""
+def _check_row(row: RawRow, folder: Path) -> _Checked:
+    if row.dropped is not None:  # by the dataset's own rules: its picture need not be decoded
+        return _Checked(row)
+    text = clean_text(row.text or "")
+    if is_empty(text):
+        text = ""
     if row.image is None:
-        return None, "missing_image", "no image given"
+        return _Checked(row, text, None, "missing_image", "no image given")
     try:
         picture = open_picture(folder / row.image)
     except FileNotFoundError:
-        return None, "missing_image", f"{row.image}: no such file"
+        return _Checked(row, text, None, "missing_image", f"{row.image}: no such file")
     except UnreadablePictureError as error:
-        return None, "unreadable_image", f"{row.image}: {error}"
-    return hash_picture(picture), "", ""
+        return _Checked(row, text, None, "unreadable_image", f"{row.image}: {error}")
+    return _Checked(row, text, hash_picture(picture))
 
 
-def _refuse(name: str, ids: list[str], looks: dict[str, tuple[str | None, str, str]]) -> None:
-    if name == "missing_image":
-        shown = "; ".join(f"{row_id} ({looks[row_id][2]})" for row_id in ids[:5])
-    else:
-        shown = ", ".join(ids[:5])
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    raise UserError(
-        f"clean.{name} is `error` and {len(ids)} row(s) have it: {shown}{more}. "
-        f"Mend them, or choose `-S clean.{name}=drop` or `-S clean.{name}=blank`"
-    )
+def _drop_reason(checked: _Checked, missing_image: Policy, empty_text: Policy) -> tuple[str, str] | None:
+    """Why the row is dropped, and the detail; None where it is kept."""
+    if checked.row.dropped is not None:
+        return checked.row.dropped, ""
+    if not checked.text and empty_text == "drop":
+        return "empty_text", "no such file" if checked.row.text is None else ""
+    if checked.picture is None and missing_image == "drop":
+        return checked.reason, checked.detail
+    return None
 
 
-def _hint(dropped: list[tuple[str, str, str]]) -> str:
-    counts = Counter(reason for _, reason, _ in dropped)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
-    hint = f"dropped: {reasons or 'nothing'}"
-    if counts.get("missing_image"):
+def _build_table(kept: Sequence[_Checked], dataset: Dataset) -> pd.DataFrame:
+    values = [
+        (c.row.id, c.text, c.row.image if c.picture else None, c.picture, c.row.label, c.row.split)
+        for c in kept
+    ]
+    table = pd.DataFrame(values, columns=list(COLUMNS))
+    classes = dataset.classes or sorted(set(table["label"]))
+    table["label"] = pd.Categorical(table["label"], categories=classes)
+    # A column of nulls has no type of its own in Parquet.
+    table = table.astype({name: "str" for name in COLUMNS if name != "label"})
+    table.attrs["selection"] = dataset.selection
+    return table
+
+
+def _refuse(name: str, rows: list[str]) -> None:
+    """Refuse rows that a policy `error` does not allow, if there are any."""
+    if rows:
+        raise UserError(
+            f"clean.{name} is `error`, and {len(rows)} row(s) have it: {first_five(rows, '; ')}. "
+            f"Mend them, or choose `-S clean.{name}=drop` or `-S clean.{name}=blank`"
+        )
+
+
+def _describe_drops(reasons: Counter[str]) -> str:
+    counts = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    hint = f"dropped: {counts or 'nothing'}"
+    if reasons["missing_image"]:
         hint += ". To go on without pictures: -S clean.missing_image=blank"
     return hint

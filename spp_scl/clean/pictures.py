@@ -10,16 +10,16 @@ from PIL import Image
 
 from spp_scl.errors import UserError, first_line
 
-# Past this a file is an attack or a poster, not a tweet's picture; decoding it would take gigabytes.
+# A larger file is an attack or a poster, not a tweet's picture; decoding it would take gigabytes.
 MAX_PIXELS = 89_000_000
 
-# A line is no picture: brought to the encoder's height, its length would take gigabytes.
+# Longer side to shorter one. Scaled to the encoder's height, a longer picture would take gigabytes.
 MAX_RATIO = 100
 
 # Not the file's fault: dropping it would make what is kept depend on the state of the machine.
 _MACHINE = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)
 
-# The check below says it as an error; Pillow's own warning would only repeat it.
+# open_picture refuses such a picture; Pillow's own warning would only repeat it.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
@@ -51,7 +51,7 @@ def open_picture(path: Path) -> Image.Image:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _MACHINE:
             raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
-        # Decoders of damaged files raise whatever they run into: OSError, SyntaxError, struct.error, ...
+        # On damaged files decoders raise many kinds of errors: OSError, SyntaxError, struct.error, ...
         raise UnreadablePictureError(first_line(error)) from error
 
 
@@ -72,7 +72,7 @@ def reopen_picture(path: Path) -> Image.Image:
 def hash_picture(picture: Image.Image) -> str:
     """SHA-256 of a picture's size and pixels."""
     digest = hashlib.sha256(f"{picture.size}".encode())
-    # In strips: the pixels of a poster, twice at once in every thread, would be gigabytes.
+    # In strips: all pixels of a large picture, copied in every thread, would take gigabytes.
     for top in range(0, picture.height, 256):
         strip = (0, top, picture.width, min(top + 256, picture.height))
         digest.update(picture.crop(strip).tobytes())

@@ -1,19 +1,19 @@
-"""Texts: what is kept of a tweet, when it is empty, and when two tweets say the same."""
+"""Texts: what is kept of a tweet, when it is empty, and when two tweets repeat each other."""
 
 import re
 import unicodedata
 
 _RETWEET = re.compile(r"^(\s*rt\s+@\w+:?)+")
 _LINK = re.compile(r"https?://\S+|www\.\S+|<url>")
-# The 140 characters of a retweet cut its last link off. Only in the last word, where it is found at once:
-# in a long text, looking for the end from each `htt` takes a time that grows with the square of its length.
+# The limit of 140 characters may cut off a retweet's last link. Searched in the last word only: in a long
+# text, a search to the end from each `htt` takes a time quadratic in its length.
 _LAST_LINK = re.compile(rf"{_LINK.pattern}|\bhtt\S*$")
 _USER = re.compile(r"@\w+")
 
 
 def clean_text(text: str) -> str:
     """The tweet on one line, without control characters; nothing else changes."""
-    # A lone surrogate, half of an emoji cut by somebody's tool, cannot be written as UTF-8.
+    # A lone surrogate, half of an emoji that some tool has cut, cannot be written as UTF-8.
     text = text.encode("utf-8", "replace").decode("utf-8")
     text = "".join(c for c in text if c.isspace() or unicodedata.category(c) != "Cc")
     return " ".join(text.split())
@@ -28,8 +28,8 @@ def is_empty(text: str) -> bool:
 def normalize(text: str) -> str:
     """The key by which two tweets repeat each other.
 
-    Lower case, without leading `RT @user:`, links, user names and punctuation. It may be empty, and then
-    says nothing.
+    Lower case, without leading `RT @user:`, links, user names and punctuation. An empty key matches
+    nothing.
     """
     head, _, last = _RETWEET.sub(" ", text.lower()).rpartition(" ")
     text = _USER.sub(" ", f"{_LINK.sub(' ', head)} {_LAST_LINK.sub(' ', last)}")

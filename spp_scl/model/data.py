@@ -8,12 +8,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from spp_scl.clean.table import read_clean, read_parquet
+from spp_scl.clean.table import SPLITS, read_clean, read_parquet
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device
 from spp_scl.features.store import fingerprint, read_images, read_texts, require_rows
 from spp_scl.model.batches import FeatureStore
-from spp_scl.raw.datasets import SPLITS
 
 
 @dataclass(frozen=True)

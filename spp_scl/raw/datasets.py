@@ -1,36 +1,43 @@
-"""The registry of datasets: their classes, their splits and the metric that their papers report."""
+"""The registry of datasets. A new one is a reader in this folder and one entry here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
-SPLITS = ("train", "valid", "test")
+from spp_scl.raw import Selection, custom, hfm, mvsa
+from spp_scl.raw.rows import RawRow
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset.
+    """One dataset; its key in `DATASETS` is also the name of its folder in data/raw.
 
     Args:
+        read: reads the raw folder. It raises UserError when a file is missing or malformed.
         classes: in the order of their codes; None: those that occur, sorted.
-        selection: the metric on validation data that chooses the epoch.
-        published: where a published split comes from: `inside` the raw data, in `files` of its own
-            (CLMLF's), or nowhere (None).
-        only_published: whether any other split would be wrong.
+        selection: the metric on validation data that chooses the epoch: the F1 that its papers report.
+        published: where a published split comes from: `inside` the raw data, three JSON `files` (CLMLF's
+            format) in data/published, or nowhere (None).
+        only_published: whether its splits were labeled in different ways, so that any other split would
+            mix them.
     """
 
+    read: Callable[[Path], list[RawRow]]
     classes: tuple[str, ...] | None
-    selection: Literal["f1_weighted", "f1_macro"] = "f1_weighted"
+    selection: Selection = "f1_weighted"
     published: Literal["inside", "files"] | None = None
     only_published: bool = False
 
 
-SENTIMENTS = ("positive", "neutral", "negative")
-
-DATASETS = {
-    "sample": Dataset(SENTIMENTS),
-    "mvsa_single": Dataset(SENTIMENTS, published="files"),
-    "mvsa_multiple": Dataset(SENTIMENTS, published="files"),
-    # HFM's training labels come from hashtags and its other labels from people: they must not mix.
-    "hfm": Dataset(("not sarcastic", "sarcastic"), "f1_macro", published="inside", only_published=True),
-    "table": Dataset(None, published="inside"),
+DATASETS: dict[str, Dataset] = {
+    "sample": Dataset(
+        partial(mvsa.read_mvsa, annotators=1, missing="Generate it with `dvc repro sample`"), mvsa.CLASSES
+    ),
+    "mvsa_single": Dataset(partial(mvsa.read_mvsa, annotators=1), mvsa.CLASSES, published="files"),
+    "mvsa_multiple": Dataset(partial(mvsa.read_mvsa, annotators=3), mvsa.CLASSES, published="files"),
+    # Training labels come from hashtags, the others from people.
+    "hfm": Dataset(hfm.read_hfm, hfm.CLASSES, "f1_macro", published="inside", only_published=True),
+    "custom": Dataset(custom.read_custom, None, published="inside"),
 }

@@ -8,36 +8,43 @@ from pathlib import Path
 
 from spp_scl.errors import UserError, first_line
 from spp_scl.progress import progress
-from spp_scl.raw.datasets import SENTIMENTS
-from spp_scl.raw.rows import RawRow, check_id, check_unique, read_lines, require_folder
+from spp_scl.raw.rows import RawRow, check_id, parse_rows, read_lines, require_folder
 
-SOURCE = "from https://mcrlab.net/research/mvsa-sentiment-analysis-on-multi-view-social-data/"
+CLASSES = ("positive", "neutral", "negative")
+MISSING = (
+    "Put the raw archive there: labelResultAll.txt and data/<id>.jpg, .txt (from "
+    "https://mcrlab.net/research/mvsa-sentiment-analysis-on-multi-view-social-data/)"
+)
 
 
-def read_mvsa(folder: Path, annotators: int) -> list[RawRow]:
+def read_mvsa(folder: Path, annotators: int, missing: str = MISSING) -> list[RawRow]:
     """Read MVSA-Single (1 annotator) or MVSA-Multiple (3).
+
+    Args:
+        folder: the raw folder.
+        annotators: columns of labels.
+        missing: how to get the folder where there is none.
 
     Raises:
         UserError: the folder or the label file is missing, a line is malformed, a label is not known, an
             id repeats or points outside `data/`.
     """
-    require_folder(folder, "the raw archive: labelResultAll.txt and data/<id>.jpg, .txt", SOURCE)
-    labels = folder / "labelResultAll.txt"
-    lines = read_lines(labels)
+    require_folder(folder, missing)
+    path = folder / "labelResultAll.txt"
+    lines = read_lines(path)
     if not lines[0].lower().startswith("id\t"):
-        raise UserError(f"{labels}:1: expected the header `ID<TAB>text,image`, found {lines[0]!r}")
-    parsed = [
-        (f"{labels}:{number}", *_parse(line, annotators, f"{labels}:{number}"))
-        for number, line in enumerate(lines[1:], start=2)
-        if line.strip()
-    ]
-    if not parsed:
-        raise UserError(f"{labels}: no pairs in it")
-    check_unique((row_id, where) for where, row_id, _, _ in parsed)
-    return [
-        _row(folder, row_id, text_labels, image_labels)
-        for _, row_id, text_labels, image_labels in progress(parsed, desc="read", unit="tweets")
-    ]
+        raise UserError(f"{path}:1: expected the header `ID<TAB>text,image`, found {lines[0]!r}")
+    records = [(f"{path}:{number}", line) for number, line in enumerate(lines[1:], start=2) if line.strip()]
+    if not records:
+        raise UserError(f"{path}: no pairs in it")
+
+    def parse(line: str, where: str) -> RawRow:
+        row_id, text_labels, image_labels = _parse_labels(line, annotators, where)
+        label, dropped = _combine_annotators(text_labels, image_labels)
+        text, encoding = _read_tweet(folder / "data" / f"{row_id}.txt")
+        return RawRow(row_id, text, f"data/{row_id}.jpg", label, None, dropped, encoding)
+
+    return parse_rows(progress(records, desc="read", unit="tweets"), parse)
 
 
 def decode(raw: bytes) -> tuple[str, str]:
@@ -67,7 +74,16 @@ def combine(text: str, image: str) -> str | None:
     return image if text == "neutral" else None
 
 
-def _parse(line: str, annotators: int, where: str) -> tuple[str, list[str], list[str]]:
+def _combine_annotators(text_labels: list[str], image_labels: list[str]) -> tuple[str | None, str | None]:
+    """The label, or None and the rule that drops the row."""
+    text, image = majority(text_labels), majority(image_labels)
+    if text is None or image is None:
+        return None, "no_majority"
+    label = combine(text, image)
+    return label, None if label else "conflicting_labels"
+
+
+def _parse_labels(line: str, annotators: int, where: str) -> tuple[str, list[str], list[str]]:
     row_id, *columns = (field.strip() for field in line.rstrip("\t").split("\t"))
     check_id(row_id, where)
     if len(columns) != annotators:
@@ -79,22 +95,16 @@ def _parse(line: str, annotators: int, where: str) -> tuple[str, list[str], list
         if len(pair) != 2:
             raise UserError(f"{where}: expected `text,image` labels, found {','.join(pair)!r}")
         for label in pair:
-            if label not in SENTIMENTS:
-                raise UserError(f"{where}: unknown label {label!r}; allowed: {', '.join(SENTIMENTS)}")
+            if label not in CLASSES:
+                raise UserError(f"{where}: unknown label {label!r}; allowed: {', '.join(CLASSES)}")
     return row_id, [text for text, _ in pairs], [image for _, image in pairs]
 
 
-def _row(folder: Path, row_id: str, text_labels: list[str], image_labels: list[str]) -> RawRow:
-    text, image = majority(text_labels), majority(image_labels)
-    if text is None or image is None:
-        label, dropped = None, "no_majority"
-    else:
-        label = combine(text, image)
-        dropped = None if label else "conflicting_labels"
+def _read_tweet(path: Path) -> tuple[str | None, str | None]:
+    """The text and its encoding; None for both where there is no such file."""
     try:
-        tweet, encoding = decode((folder / "data" / f"{row_id}.txt").read_bytes())
+        return decode(path.read_bytes())
     except FileNotFoundError:
-        tweet, encoding = None, "utf-8"
+        return None, None
     except OSError as error:
-        raise UserError(f"{folder / 'data' / row_id}.txt: cannot be read: {first_line(error)}") from None
-    return RawRow(row_id, tweet, f"data/{row_id}.jpg", label, None, dropped, encoding)
+        raise UserError(f"{path}: cannot be read: {first_line(error)}") from None

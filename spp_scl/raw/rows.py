@@ -1,15 +1,18 @@
-"""What every reader returns, and the checks that hold for every source."""
+"""The row that every reader returns, and the checks that hold for every dataset."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from spp_scl.errors import UserError, first_line
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """One pair as its source gives it.
+    """One pair of a text and a picture as its source gives it.
 
     Args:
         id: unique in its dataset.
@@ -18,7 +21,7 @@ class RawRow:
         label: a class name; None when the dataset's rules give none, and then `dropped` says why.
         split: train, valid or test where the source itself assigns one, else None.
         dropped: the rule of the dataset that drops this row, or None.
-        encoding: how the text's bytes were read.
+        encoding: of the tweet's own text file; None where it has no file of its own.
     """
 
     id: str
@@ -27,13 +30,51 @@ class RawRow:
     label: str | None
     split: str | None = None
     dropped: str | None = None
-    encoding: str = "utf-8"
+    encoding: str | None = None
 
 
-def require_folder(folder: Path, what: str, source: str) -> None:
-    """Refuse a dataset's folder that is not there, saying what belongs there and where to get it."""
+def parse_rows(records: Iterable[tuple[str, Record]], parse: Callable[[Record, str], RawRow]) -> list[RawRow]:
+    """Parse every record, and name all bad ones in one message.
+
+    Args:
+        records: pairs of where a record stands (file and line) and the record itself.
+        parse: makes a row of a record and of where it stands, or raises UserError.
+
+    Raises:
+        UserError: records are bad or repeat an id; the message has the first five and their number.
+    """
+    rows: list[RawRow] = []
+    problems: list[str] = []
+    first: dict[str, str] = {}
+    for where, record in records:
+        try:
+            row = parse(record, where)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if first.setdefault(row.id, where) != where:
+            problems.append(
+                f"{where}: duplicate id {row.id!r}, first at {first[row.id]}; remove one of the two"
+            )
+        rows.append(row)
+    if len(problems) == 1:
+        raise UserError(problems[0])
+    if problems:
+        shown = first_five(problems, separator="\n  ")
+        raise UserError(f"{len(problems)} bad rows:\n  {shown}")
+    return rows
+
+
+def first_five(items: Sequence[str], separator: str = ", ") -> str:
+    """The first five items, and how many more there are."""
+    more = [f"and {len(items) - 5} more"] if len(items) > 5 else []
+    return separator.join([*items[:5], *more])
+
+
+def require_folder(folder: Path, missing: str) -> None:
+    """Refuse a dataset's folder that does not exist; `missing` says how to get it."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Put {what} there ({source})")
+        raise UserError(f"{folder}: no such folder. {missing}")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -65,14 +106,3 @@ def check_id(row_id: str, where: str) -> None:
         raise UserError(f"{where}: the id {row_id[:40]!r}... is too long for a file's name")
     if row_id in ("", ".", "..") or any(c in row_id for c in "/\\\0"):
         raise UserError(f"{where}: the id {row_id!r} points outside its folder; an id is a file's name")
-
-
-def check_unique(ids: Iterable[tuple[str, str]]) -> None:
-    """Refuse a repeated id; `ids` are pairs of an id and where it stands."""
-    first: dict[str, str] = {}
-    for row_id, where in ids:
-        if row_id in first:
-            raise UserError(
-                f"{where}: duplicate id {row_id!r}, first at {first[row_id]}; remove one of the two"
-            )
-        first[row_id] = where

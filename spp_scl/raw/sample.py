@@ -1,8 +1,8 @@
 """A small synthetic dataset in MVSA-Single's raw layout, with the mess of real data in it.
 
 The label follows MVSA's rule from the text's and the picture's own sentiment. A modality that is neutral
-leaves the label to the other, so each alone is worth clearly less than both. Without noise the two together
-tell every label.
+leaves the label to the other, so each alone predicts clearly less than both. Without noise the two together
+determine the label.
 """
 
 import random
@@ -37,41 +37,10 @@ _TEMPLATES = (
     "so the {place} is {f} today and {who} looks {f} {f}",
     "the {thing} we got from {who} is {f} really {f}",
 )
-_PLACES = [
-    "park",
-    "station",
-    "office",
-    "beach",
-    "school",
-    "market",
-    "stadium",
-    "harbor",
-    "library",
-    "bridge",
-]
-_THINGS = [
-    "bus",
-    "coffee",
-    "concert",
-    "game",
-    "photo",
-    "lunch",
-    "weather",
-    "show",
-    "train",
-    "garden",
-]
+_PLACES = ["park", "station", "office", "beach", "school", "market", "stadium", "harbor", "library", "bridge"]
+_THINGS = ["bus", "coffee", "concert", "game", "photo", "lunch", "weather", "show", "train", "garden"]
 _PEOPLE = ("my brother", "the team", "our neighbor", "everyone", "the coach", "a friend")
-_HASHTAGS = [
-    "#monday",
-    "#NowPlaying",
-    "#city",
-    "#photo",
-    "#throwback",
-    "#weekend",
-    "#news",
-    "#travel",
-]
+_HASHTAGS = ["#monday", "#NowPlaying", "#city", "#photo", "#throwback", "#weekend", "#news", "#travel"]
 _USERS = ["@sam_k", "@TheDailyPost", "@lena22", "@runner_x", "@bookclub", "@mr_oz"]
 _EMOJI = ["☕", "🚌", "📷", "🌍", "🎧", "📚", "🏙️", "🚲"]
 

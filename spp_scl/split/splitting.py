@@ -8,16 +8,18 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from spp_scl.clean.table import SPLITS
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError
-from spp_scl.raw.datasets import DATASETS, SPLITS
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.split import Protocol
 from spp_scl.split.published import has_published, read_published
 
-_FOLDS = 10  # of groups: one tests, one validates, eight train
+_FOLDS = 10  # of groups: one for test, one for validation, eight for training
 
 
 def split_table(
-    table: pd.DataFrame, dataset: str, published: Path, protocol: str, seed: int
+    table: pd.DataFrame, dataset: str, published: Path, protocol: Protocol, seed: int
 ) -> tuple[pd.DataFrame, dict]:
     """Assign the rows of a clean table.
 
@@ -36,7 +38,7 @@ def split_table(
         UserError: there is no published split, or the dataset allows no other, or a split has no row of
             some class.
     """
-    chosen = _protocol(table, dataset, published, protocol)
+    chosen = _choose_protocol(table, dataset, published, protocol)
     absent = 0
     if chosen == "published":
         if DATASETS[dataset].published == "files":
@@ -71,7 +73,7 @@ def split_table(
 
 
 def stratified(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A split a row, 8:1:1 within each class. `labels`: (n,) integers."""
+    """A split for each row, 8:1:1 within each class. `labels`: (n,) integers."""
     rng = np.random.default_rng(seed)
     splits = np.full(len(labels), "train", dtype=object)
     for label in np.unique(labels):
@@ -91,7 +93,7 @@ def grouped(labels: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
         )
     folding = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
     folds = [rows for _, rows in folding.split(labels, labels, groups)]
-    # A large group makes its fold large: the two nearest to a tenth are taken, and it trains.
+    # A large group makes its fold large: the two folds nearest to a tenth are taken, and it stays in train.
     folds.sort(key=lambda rows: abs(len(rows) - len(labels) / _FOLDS))
     splits = np.full(len(labels), "train", dtype=object)
     splits[folds[0]], splits[folds[1]] = "test", "valid"
@@ -107,21 +109,21 @@ def repeats(table: pd.DataFrame) -> np.ndarray:
     keys = pd.concat([table["text"].map(normalize).replace("", None), table["picture"]], ignore_index=True)
     present = keys.notna().to_numpy()
     rows = np.tile(np.arange(len(table)), 2)[present]
-    # Rows and keys are the two sides of a graph; what hangs together is one group.
+    # A bipartite graph of rows and keys: a connected component is one group.
     codes = pd.factorize(keys[present])[0] + len(table)
     size = int(codes.max(initial=len(table) - 1)) + 1
     graph = coo_array((np.ones(len(rows), dtype=np.int8), (rows, codes)), shape=(size, size))
     return connected_components(graph, directed=False)[1][: len(table)]
 
 
-def _protocol(table: pd.DataFrame, dataset: str, published: Path, protocol: str) -> str:
+def _choose_protocol(table: pd.DataFrame, dataset: str, published: Path, protocol: Protocol) -> Protocol:
     source = DATASETS[dataset].published
-    there = (source == "inside" and bool(table["split"].notna().any())) or (
+    available = (source == "inside" and bool(table["split"].notna().any())) or (
         source == "files" and has_published(published)
     )
     if protocol == "auto":
-        return "published" if there else "stratified"
-    if protocol == "published" and not there:
+        return "published" if available else "stratified"
+    if protocol == "published" and not available:
         if source == "files":
             read_published(published)  # says which files, where from and where to
         raise UserError(
@@ -131,8 +133,8 @@ def _protocol(table: pd.DataFrame, dataset: str, published: Path, protocol: str)
         )
     if protocol != "published" and DATASETS[dataset].only_published:
         raise UserError(
-            f"split.protocol is `{protocol}`, but {dataset} has only its own split: its training labels and "
-            "its test labels were made in different ways. Choose `-S split.protocol=published`"
+            f"split.protocol is `{protocol}`, but {dataset} allows only its own split: its parts were "
+            "labeled in different ways and must not mix. Choose `-S split.protocol=published`"
         )
     return protocol
 
@@ -144,5 +146,5 @@ def _require_every_class(counts: pd.DataFrame, protocol: str) -> None:
             raise UserError(
                 f"split.protocol `{protocol}`: the {split} split has no row of class {', '.join(empty)}; "
                 "every class must stand in train, valid and test. Give these classes more rows, "
-                "or assign the rows yourself in a `split` column of dataset `table`"
+                "or assign the rows yourself in a `split` column of dataset `custom`"
             )

@@ -1,4 +1,4 @@
-"""200 pictures as people upload them, most of them broken, as the images of a table of one's own."""
+"""200 pictures as people upload them, most of them broken, as the images of a user's own posts."""
 
 import base64
 import gzip
@@ -20,7 +20,7 @@ from spp_scl.clean.pictures import open_picture
 from spp_scl.errors import UserError
 from spp_scl.features.image import encode_images
 from spp_scl.features.store import read_images
-from spp_scl.raw.reading import read_dataset
+from spp_scl.raw.datasets import DATASETS
 from tests.conftest import ENCODING
 from tests.faults.memory import GIB, peak_memory
 
@@ -223,7 +223,7 @@ def decodes(path: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def uploads(tmp_path_factory):
-    """The 200 pictures, the rows of their table and which of them are to be kept."""
+    """The 200 pictures, the rows that name them, and which of them are to be kept."""
     folder = tmp_path_factory.mktemp("uploads")
     known = {name: (content, True) for name, content in whole().items()}
     known |= {name: (content, False) for name, content in hopeless().items()}
@@ -233,15 +233,15 @@ def uploads(tmp_path_factory):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
         kept[str(number)] = decodes(folder / name) if expected is UNKNOWN else expected
-    table = {"id": list(kept), "text": "a tweet", "image": list(pictures), "label": ["p", "n"] * 100}
-    pd.DataFrame(table).to_csv(folder / "table.csv", index=False)
-    rows = read_dataset("table", folder)
+    posts = {"id": list(kept), "text": "a tweet", "image": list(pictures), "label": ["p", "n"] * 100}
+    pd.DataFrame(posts).to_csv(folder / "posts.csv", index=False)
+    rows = DATASETS["custom"].read(folder)
     return SimpleNamespace(folder=folder, rows=rows, kept=kept, names=dict(zip(kept, pictures, strict=True)))
 
 
 @pytest.fixture(scope="module")
 def cleaned(uploads):
-    return clean_rows(uploads.rows, uploads.folder, None, "drop", "drop")
+    return clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "drop", "drop")
 
 
 def test_the_damage_leaves_some_pictures_whole_enough_and_others_not(uploads):
@@ -251,7 +251,7 @@ def test_the_damage_leaves_some_pictures_whole_enough_and_others_not(uploads):
     assert min(sum(fates), len(fates) - sum(fates)) > 10
 
 
-def test_drop_keeps_exactly_what_decodes_and_tells_of_every_other_its_name_and_a_reason(uploads, cleaned):
+def test_drop_keeps_exactly_what_decodes_and_gives_the_name_and_a_reason_of_every_other(uploads, cleaned):
     table, dropped, report = cleaned
     found = dict.fromkeys(table["id"], True) | dict.fromkeys(dropped["id"], False)
     wrong = {uploads.names[row_id] for row_id in uploads.kept if found[row_id] != uploads.kept[row_id]}
@@ -267,7 +267,7 @@ def test_drop_keeps_exactly_what_decodes_and_tells_of_every_other_its_name_and_a
 
 
 def test_blank_keeps_every_row_and_leaves_exactly_the_unreadable_ones_without_a_picture(uploads, cleaned):
-    table, dropped, report = clean_rows(uploads.rows, uploads.folder, None, "blank", "drop")
+    table, dropped, report = clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "blank", "drop")
     assert table["id"].tolist() == list(uploads.kept)
     assert table["image"].notna().tolist() == list(uploads.kept.values())
     assert dropped.empty
@@ -279,7 +279,7 @@ def test_blank_keeps_every_row_and_leaves_exactly_the_unreadable_ones_without_a_
 
 def test_error_refuses_the_unreadable_ones_by_number_name_and_reason(uploads):
     with pytest.raises(UserError) as caught:
-        clean_rows(uploads.rows, uploads.folder, None, "error", "drop")
+        clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "error", "drop")
     first = next(name for row_id, name in uploads.names.items() if not uploads.kept[row_id])
     message = str(caught.value)
     assert f"{200 - sum(uploads.kept.values())} row(s)" in message
@@ -296,9 +296,9 @@ def test_cleaning_them_takes_less_than_1_gib(uploads):
 import sys
 from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.raw.reading import read_dataset
-folder = Path(sys.argv[1])
-clean_rows(read_dataset("table", folder), folder, None, "drop", "drop")
+from spp_scl.raw.datasets import DATASETS
+folder, dataset = Path(sys.argv[1]), DATASETS["custom"]
+clean_rows(dataset.read(folder), folder, dataset, "drop", "drop")
 """
     assert peak_memory(code, uploads.folder) < GIB
 

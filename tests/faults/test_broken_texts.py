@@ -1,4 +1,4 @@
-"""200 texts as nobody should write them, as MVSA's files, as HFM's lines and in a table of one's own."""
+"""200 texts as nobody should write them, as MVSA's files, as HFM's lines and as a user's own posts."""
 
 import random
 import sys
@@ -20,7 +20,6 @@ from spp_scl.features.store import read_texts
 from spp_scl.features.text import encode_texts
 from spp_scl.features.vocabulary import collect_vocabulary
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.raw.reading import read_dataset
 from tests.conftest import ENCODING
 from tests.faults.memory import GIB, peak_memory
 from tests.small_bert import save_bert
@@ -172,7 +171,7 @@ def tweets(tmp_path_factory):
     (folder / "labelResultAll.txt").write_text("\n".join(lines))
     return SimpleNamespace(
         folder=folder,
-        rows=read_dataset("mvsa_single", folder),
+        rows=DATASETS["mvsa_single"].read(folder),
         texts=[decoded(raw) for raw, _ in files],
         seen=[kept for _, kept in files],
     )
@@ -186,7 +185,7 @@ def bert(tmp_path_factory):
 
 
 def clean(dataset, rows, folder, empty_text):
-    table, dropped, _ = clean_rows(rows, folder, DATASETS[dataset].classes, "blank", empty_text)
+    table, dropped, _ = clean_rows(rows, folder, DATASETS[dataset], "blank", empty_text)
     return table, dropped
 
 
@@ -225,30 +224,30 @@ def test_every_clean_text_is_one_line_of_utf8_without_control_characters_and_rea
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_of_one_s_own_with_the_same_texts_is_cleaned_to_the_same(tweets, tmp_path, kind):
+def test_custom_posts_with_the_same_texts_are_cleaned_to_the_same(tweets, tmp_path, kind):
     ids = [str(n) for n in range(200)]
-    table = pd.DataFrame({"id": ids, "text": tweets.texts, "image": "", "label": ["p", "n"] * 100})
+    posts = pd.DataFrame({"id": ids, "text": tweets.texts, "image": "", "label": ["p", "n"] * 100})
     if kind == "csv":
         # As a file of bytes: writing as text would change the line ends in the texts.
-        (tmp_path / "table.csv").write_bytes(table.to_csv(index=False, lineterminator="\r\n").encode())
+        (tmp_path / "posts.csv").write_bytes(posts.to_csv(index=False, lineterminator="\r\n").encode())
     else:
-        table.to_parquet(tmp_path / "table.parquet")
-    found, _ = clean("table", read_dataset("table", tmp_path), tmp_path, "blank")
+        posts.to_parquet(tmp_path / "posts.parquet")
+    found, _ = clean("custom", DATASETS["custom"].read(tmp_path), tmp_path, "blank")
     expected, _ = clean("mvsa_single", tweets.rows, tweets.folder, "blank")
     assert found["text"].tolist() == expected["text"].tolist()
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_with_half_an_emoji_in_it_is_refused_by_its_path(tmp_path, kind):
-    path = tmp_path / f"table.{kind}"
+def test_custom_posts_with_half_an_emoji_in_them_are_refused_by_their_path(tmp_path, kind):
+    path = tmp_path / f"posts.{kind}"
     columns = {"id": ["1", "2"], "text": ["a", "12345"], "image": ["", ""], "label": ["x", "y"]}
     if kind == "csv":
         pd.DataFrame(columns).to_csv(path, index=False)
     else:
         pa.parquet.write_table(pa.table(columns), path)
     path.write_bytes(path.read_bytes().replace(b"12345", b"1\xed\xa0\xbd2"))
-    with pytest.raises(UserError, match=r"table\."):
-        read_dataset("table", tmp_path)
+    with pytest.raises(UserError, match=r"posts\."):
+        DATASETS["custom"].read(tmp_path)
 
 
 def test_half_an_emoji_in_hfm_s_escapes_is_cleaned_and_encoded(bert, tmp_path):
@@ -258,7 +257,7 @@ def test_half_an_emoji_in_hfm_s_escapes_is_cleaned_and_encoded(bert, tmp_path):
     (tmp_path / "text" / "train.txt").write_text("\n".join(train))
     (tmp_path / "text" / "valid2.txt").write_text(f"['v', {HALVES[0]!a}, 1, 1]")
     (tmp_path / "text" / "test2.txt").write_text(f"['t', {HALVES[1]!a}, 1, 1]")
-    rows = read_dataset("hfm", tmp_path)
+    rows = DATASETS["hfm"].read(tmp_path)
     assert rows[3].text == texts[3]
     table, dropped = clean("hfm", rows, tmp_path, "drop")
     assert dropped.empty
@@ -302,10 +301,11 @@ import sys
 from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.features.text import encode_texts
-from spp_scl.raw.reading import read_dataset
+from spp_scl.raw.datasets import DATASETS
 from spp_scl.split.splitting import repeats
 raw, bert, out = map(Path, sys.argv[1:])
-table, _, _ = clean_rows(read_dataset("mvsa_single", raw), raw, None, "blank", "drop")
+dataset = DATASETS["mvsa_single"]
+table, _, _ = clean_rows(dataset.read(raw), raw, dataset, "blank", "drop")
 repeats(table)
 encode_texts(table, out, weights=str(bert), seed=1, batch_size=8, precision="auto", max_positions=202)
 """

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from spp_scl.clean.cleaning import clean_rows
+from spp_scl.clean.table import SPLITS
 from spp_scl.clean.texts import clean_text, is_empty, normalize
 from spp_scl.errors import UserError
 from spp_scl.params import Params, load_params
-from spp_scl.raw.datasets import DATASETS, SENTIMENTS, SPLITS
+from spp_scl.raw.datasets import DATASETS
+from spp_scl.raw.mvsa import CLASSES as SENTIMENTS
 from spp_scl.raw.mvsa import decode
-from spp_scl.raw.reading import read_dataset
 from spp_scl.raw.rows import RawRow
 from spp_scl.split.splitting import split_table
 
@@ -55,9 +56,9 @@ def folder(tmp_path_factory):
 def rows_or_refusal(dataset: str, folder: Path) -> list[RawRow] | None:
     """The rows, with what every reader promises of them; None where the dataset was refused."""
     try:
-        rows = read_dataset(dataset, folder)
+        rows = DATASETS[dataset].read(folder)
     except UserError as error:
-        file = {"hfm": "text/", "table": "table."}.get(dataset, "labelResultAll.txt")
+        file = {"hfm": "text/", "custom": "posts."}.get(dataset, "labelResultAll.txt")
         if f"{folder}/{file}" not in str(error):
             raise
         return None
@@ -80,7 +81,7 @@ def rows_or_refusal(dataset: str, folder: Path) -> list[RawRow] | None:
 def clean_or_refusal(dataset: str, rows: list[RawRow], folder: Path) -> pd.DataFrame | None:
     """The clean table as it reads back from a file; None where cleaning refused the rows."""
     try:
-        table, dropped, _ = clean_rows(rows, folder, DATASETS[dataset].classes, "blank", "blank")
+        table, dropped, _ = clean_rows(rows, folder, DATASETS[dataset], "blank", "blank")
     except UserError as error:
         if str(folder) not in str(error):
             raise
@@ -146,7 +147,7 @@ def test_valid_lines_as_mvsa_s_labels_are_all_read_and_one_spoiled_one_is_named(
     lines[place] = lines[place].replace(",", data.draw(st.sampled_from(["", ";", ",,", "\t"])), 1)
     write_mvsa(folder, "\n".join(lines).encode())
     with pytest.raises(UserError, match=rf"labelResultAll\.txt:{place + 1}: "):
-        read_dataset("mvsa_multiple", folder)
+        DATASETS["mvsa_multiple"].read(folder)
 
 
 @fuzz
@@ -244,10 +245,10 @@ def test_valid_lines_as_hfm_s_are_read_as_they_are_and_a_cut_one_is_named(folder
         lines[place] = lines[place][: damage.draw(st.integers(1, len(lines[place]) - 1))]
         write_hfm(folder, "\n".join(lines).encode())
         with pytest.raises(UserError, match=rf"train\.txt:{place + 1}: "):
-            read_dataset("hfm", folder)
+            DATASETS["hfm"].read(folder)
 
 
-# --- a table of one's own
+# --- a user's own posts
 
 names = st.sampled_from(["id", "text", "image", "label", "split", "notes", "", "ID", " id"])
 cells = {
@@ -266,15 +267,15 @@ headers = mostly(
 )
 
 
-def write_table(folder: Path, kind: str, content: bytes) -> Path:
+def write_posts(folder: Path, kind: str, content: bytes) -> Path:
     for other in ("csv", "parquet"):
-        (folder / f"table.{other}").unlink(missing_ok=True)
-    (folder / f"table.{kind}").write_bytes(content)
+        (folder / f"posts.{other}").unlink(missing_ok=True)
+    (folder / f"posts.{kind}").write_bytes(content)
     return folder
 
 
 @st.composite
-def csv_tables(draw) -> bytes:
+def csv_posts(draw) -> bytes:
     header = draw(headers)
     record = st.tuples(*(cells.get(name, texts) for name in header))
     records = draw(st.lists(mostly(record, st.lists(texts, max_size=7)), min_size=1, max_size=4))
@@ -287,9 +288,9 @@ def csv_tables(draw) -> bytes:
 
 @fuzz
 @given(content=st.binary(max_size=200), headed=st.booleans(), kind=st.sampled_from(["csv", "parquet"]))
-def test_any_bytes_as_a_table(folder, content, headed, kind):
+def test_any_bytes_as_posts(folder, content, headed, kind):
     head = {"csv": b"id,text,image,label\n", "parquet": b"PAR1"}[kind] * headed
-    rows_or_refusal("table", write_table(folder, kind, head + content))
+    rows_or_refusal("custom", write_posts(folder, kind, head + content))
 
 
 @fuzz
@@ -299,16 +300,16 @@ def test_any_bytes_as_a_table(folder, content, headed, kind):
     )
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_valid_tables_are_read_as_they_are(folder, rows, kind):
+def test_valid_posts_are_read_as_they_are(folder, rows, kind):
     text, image, label = zip(*rows, strict=True)
     text = [t.encode("utf-8", "replace").decode() for t in text]
-    table = pd.DataFrame({"id": range(len(rows)), "text": text, "image": image, "label": label})
+    posts = pd.DataFrame({"id": range(len(rows)), "text": text, "image": image, "label": label})
     buffer = io.BytesIO()
     if kind == "csv":
-        buffer.write(table.to_csv(index=False, lineterminator="\r\n").encode())
+        buffer.write(posts.to_csv(index=False, lineterminator="\r\n").encode())
     else:
-        table.to_parquet(buffer)
-    found = rows_or_refusal("table", write_table(folder, kind, buffer.getvalue()))
+        posts.to_parquet(buffer)
+    found = rows_or_refusal("custom", write_posts(folder, kind, buffer.getvalue()))
     assert [row.id for row in found] == [str(n) for n in range(len(rows))]
     assert [row.text for row in found] == text
     assert [row.image or "" for row in found] == list(image)
@@ -320,10 +321,10 @@ def arrays(size: int) -> st.SearchStrategy[pa.Array]:
         lists = st.lists(st.one_of(st.none(), values), min_size=size, max_size=size)
         return lists.map(lambda found: pa.array(found, kind))
 
-    written = st.text(max_size=8)
+    words = st.text(max_size=8)
     return st.one_of(
-        of(written, pa.string()),
-        of(written, pa.large_string()),
+        of(words, pa.string()),
+        of(words, pa.large_string()),
         of(st.sampled_from("ab"), pa.dictionary(pa.int8(), pa.string())),
         # Bytes that claim to be text.
         st.lists(st.binary(max_size=8), min_size=size, max_size=size).map(
@@ -337,13 +338,13 @@ def arrays(size: int) -> st.SearchStrategy[pa.Array]:
         of(st.integers(-(2**63), 2**63 - 1), pa.timestamp("us")),
         of(st.integers(-(2**63), 2**63 - 1), pa.duration("ns")),
         of(st.lists(st.integers(0, 9), max_size=2), pa.list_(pa.int64())),
-        of(st.fixed_dictionaries({"a": written}), pa.struct([("a", pa.string())])),
+        of(st.fixed_dictionaries({"a": words}), pa.struct([("a", pa.string())])),
         st.just(pa.nulls(size)),
     )
 
 
 @st.composite
-def parquet_tables(draw) -> bytes:
+def parquet_posts(draw) -> bytes:
     size = draw(st.integers(0, 4))
     header = draw(headers)
     simple = {
@@ -359,11 +360,11 @@ def parquet_tables(draw) -> bytes:
 
 @fuzz
 @given(data=st.data())
-@pytest.mark.parametrize(("kind", "tables"), [("csv", csv_tables()), ("parquet", parquet_tables())])
-def test_almost_valid_tables(folder, data, kind, tables):
-    rows = rows_or_refusal("table", write_table(folder, kind, data.draw(tables)))
+@pytest.mark.parametrize(("kind", "posts"), [("csv", csv_posts()), ("parquet", parquet_posts())])
+def test_almost_valid_posts(folder, data, kind, posts):
+    rows = rows_or_refusal("custom", write_posts(folder, kind, data.draw(posts)))
     if rows:
-        clean_or_refusal("table", rows, folder)
+        clean_or_refusal("custom", rows, folder)
 
 
 @fuzz
@@ -371,7 +372,7 @@ def test_almost_valid_tables(folder, data, kind, tables):
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=4),
     cut=st.floats(0, 1),
 )
-def test_damaged_parquet_tables(folder, damage, cut):
+def test_damaged_parquet_posts(folder, damage, cut):
     buffer = io.BytesIO()
     text = [f"tweet {n}" for n in range(20)]
     pd.DataFrame({"id": range(20), "text": text, "image": "", "label": ["x", "y"] * 10}).to_parquet(buffer)
@@ -379,7 +380,7 @@ def test_damaged_parquet_tables(folder, damage, cut):
     for place, byte in damage:
         content[int(place * len(content))] = byte
     rows_or_refusal(
-        "table", write_table(folder, "parquet", content if damage else content[: int(cut * len(content))])
+        "custom", write_posts(folder, "parquet", content if damage else content[: int(cut * len(content))])
     )
 
 
@@ -581,12 +582,12 @@ def tables(draw) -> pd.DataFrame:
 )
 def test_a_split_has_each_row_once_and_each_class_everywhere_or_says_why_not(table, protocol, seed):
     try:
-        split, report = split_table(table, "table", Path("nowhere"), protocol, seed)
+        split, report = split_table(table, "custom", Path("nowhere"), protocol, seed)
     except UserError as error:
         if "split.protocol" not in str(error):
             raise
         return
-    again, _ = split_table(table, "table", Path("nowhere"), protocol, seed)
+    again, _ = split_table(table, "custom", Path("nowhere"), protocol, seed)
     pd.testing.assert_frame_equal(split, again)
     joined = table.drop(columns="split").merge(split, on="id", how="left", validate="one_to_one")
     assert joined["id"].tolist() == table["id"].tolist()
