@@ -1,13 +1,18 @@
-"""Evaluate the trained model on validation and test data."""
+"""Evaluate the trained model, audit what its metrics rest on, and draw the pictures."""
 
 import logging
 
+from spp_scl.audit.audit import audit
+from spp_scl.audit.findings import describe_findings
+from spp_scl.audit.page import write_page
+from spp_scl.checks.repeats import read_repeats
 from spp_scl.clean.table import write_parquet
-from spp_scl.evaluate.confusion import draw_confusion
 from spp_scl.evaluate.evaluation import describe, evaluate
-from spp_scl.files import replacing, write_json
-from spp_scl.model.data import load_data
+from spp_scl.files import read_json, replacing, write_json
+from spp_scl.model.data import load_dataset
 from spp_scl.params import load_params
+from spp_scl.report.confusion import draw_confusion
+from spp_scl.report.tsne import draw_tsne, project
 from spp_scl.stage import run_stage
 from spp_scl.train.artifact import load_model, require_features
 
@@ -16,31 +21,45 @@ def main() -> None:
     params = load_params()
     model_path = "models/model.safetensors"
     model, artifact = load_model(model_path)
-    data = load_data(
-        f"data/clean/{params.dataset}.parquet",
-        f"data/split/{params.dataset}.parquet",
-        f"data/features/{params.dataset}/image.h5",
-        f"data/features/{params.dataset}/text.h5",
-    )
+    data = load_dataset(params.dataset)
     require_features(artifact, data.fingerprint, data.classes, model_path)
-    result = evaluate(model, artifact, data)
-    test = result.predictions[result.predictions["split"] == "test"]
-    title = f"SPP-SCL on {params.dataset}: {len(test)} test tweets"
+    repeats = read_repeats("reports/repeats.csv", data.ids("test"))
+    floors = read_json("reports/floors.json", "the floors")
+    found = evaluate(model, artifact, data)
+    figures = audit(model, artifact, data, found.logits, repeats, floors, params.seed)
+    findings = describe_findings(figures, len(repeats), artifact.config)
+    test = found.embeddings[found.embeddings["split"] == "test"]
+    coordinates = project(test, params.tsne.perplexity, params.seed)
     with (
-        replacing("reports/metrics.json") as metrics_path,
-        replacing("reports/predictions.csv") as predictions_path,
-        replacing("reports/per_class.csv") as per_class_path,
-        replacing("reports/confusion.csv") as confusion_path,
-        replacing("reports/confusion.png") as picture_path,
-        replacing("reports/embeddings.parquet") as embeddings_path,
+        replacing("reports/metrics.json") as metrics,
+        replacing("reports/predictions.csv") as predictions,
+        replacing("reports/per_class.csv") as per_class,
+        replacing("reports/confusion.csv") as confusion,
+        replacing("reports/embeddings.parquet") as embeddings,
+        replacing("reports/tsne.csv") as tsne,
+        replacing("reports/audit.json") as audited,
+        replacing("reports/audit.md") as page,
     ):
-        write_json(metrics_path, result.metrics)
-        result.predictions.to_csv(predictions_path, index=False)
-        result.per_class.to_csv(per_class_path, index=False)
-        test[["label", "prediction"]].to_csv(confusion_path, index=False)
-        draw_confusion(picture_path, test, artifact.classes, title)
-        write_parquet(result.embeddings, embeddings_path)
-    logging.info(describe(result))
+        write_json(metrics, found.metrics)
+        found.predictions.to_csv(predictions, index=False)
+        found.per_class.to_csv(per_class, index=False)
+        test[["label", "prediction"]].to_csv(confusion, index=False)
+        write_parquet(found.embeddings, embeddings)
+        coordinates.to_csv(tsne, index=False)
+        write_json(audited, figures)
+        page.write_text(write_page(figures, findings, params.dataset), encoding="utf-8")
+    draw_confusion(
+        "reports/confusion.png", test, data.classes, f"SPP-SCL on {params.dataset}: {len(test)} test tweets"
+    )
+    draw_tsne(
+        "reports/tsne.png",
+        coordinates,
+        data.classes,
+        f"t-SNE of the {len(test)} test tweets of {params.dataset}",
+    )
+    logging.info(describe(found))
+    for finding in findings.values():
+        logging.info("- %s", finding)
 
 
 if __name__ == "__main__":

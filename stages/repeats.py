@@ -1,9 +1,9 @@
-"""Find the test tweets that stand in train too."""
+"""Find the test tweets that are in train too."""
 
 import logging
 from pathlib import Path
 
-from spp_scl.audit.repeats import KINDS, find_repeats
+from spp_scl.checks.repeats import KINDS, find_repeats
 from spp_scl.clean.table import read_clean, read_parquet
 from spp_scl.files import replacing
 from spp_scl.params import load_params
@@ -20,7 +20,7 @@ def main() -> None:
     with replacing("reports/repeats.csv") as path:
         repeats.to_csv(path, index=False)
     counts = ", ".join(f"{repeats[kind].notna().sum()} by {kind.replace('_', ' ')}" for kind in KINDS)
-    logging.info("of %d test tweets stand in train: %s", len(repeats), counts)
+    logging.info("of %d test tweets are in train: %s", len(repeats), counts)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageFilter
+from sklearn.metrics import f1_score
 
 from spp_scl.audit import coupling
 from spp_scl.audit.audit import audit
 from spp_scl.audit.coupling import audit_coupling
-from spp_scl.audit.floors import compute_floors, pool
+from spp_scl.audit.findings import describe_difference, describe_findings
 from spp_scl.audit.page import write_page
-from spp_scl.audit.repeats import NEAR, find_repeats, perceptual_hash, read_repeats
-from spp_scl.audit.uncertainty import bootstrap, calibration_error
+from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
+from spp_scl.checks.floors import compute_floors, pool
+from spp_scl.checks.repeats import KINDS, NEAR, find_repeats, perceptual_hash, read_repeats
 from spp_scl.clean.pictures import hash_picture
 from spp_scl.errors import UserError
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.model.batches import FeatureStore
+from spp_scl.model.inference import predict
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.artifact import Artifact
 
@@ -47,7 +50,8 @@ def untrained(data, fusion):
 
 
 def test_nothing_couples_a_tweet_to_its_batch_where_fusion_is_within_a_tweet(data):
-    _, found = audit_coupling(*untrained(data, "sample"), data)
+    model, artifact = untrained(data, "sample")
+    found = audit_coupling(model, artifact, data, evaluate(model, artifact, data).logits)
     assert set(found) == {
         "own", "file_order", "sorted_by_label", "shuffled", "one_at_a_time",
         "batches_of_16", "batches_of_256",
@@ -73,9 +77,9 @@ def test_coupling_to_the_batch_is_measured_and_said(data, monkeypatch):
 
     monkeypatch.setattr(coupling, "predict", follow_the_first)
     model, artifact = untrained(data, "batch")
-    _, found = audit_coupling(model, artifact, data)
     assert len(labels) == 6
     own = labels[[1, 1, 5, 5, 5, 5]]  # batches of four, from the end
+    found = audit_coupling(model, artifact, data, F.one_hot(own, len(data.classes)).float())
     assert found["one_at_a_time"]["accuracy"] == 1
     assert found["own"]["accuracy"] == (own == labels).double().mean()
     in_order = labels[[0, 0, 0, 0, 4, 4]]
@@ -96,7 +100,8 @@ def test_the_metrics_own_order_is_not_among_the_shuffled_ones(data, monkeypatch,
     rows = data.rows["train"]  # enough of them that two random orders are never equal
     model, artifact = untrained(data, "batch")
     artifact = dataclasses.replace(artifact, seed=seed, batch_size=len(rows))
-    audit_coupling(model, artifact, dataclasses.replace(data, rows={"test": rows}))
+    logits = predict(model, data.features, rows, len(rows), seed).logits
+    audit_coupling(model, artifact, dataclasses.replace(data, rows={"test": rows}), logits)
     own, *shuffled = taken[: 1 + coupling.ORDERS]
     assert all(sorted(order) == sorted(own) for order in shuffled)
     assert own not in shuffled
@@ -180,7 +185,7 @@ def test_perceptual_hashes_of_the_same_thing_are_near_and_of_others_far(sample):
 
 
 def test_floors_are_the_majority_class_and_regressions_chosen_on_validation_data(data):
-    floors, predictions = compute_floors(data, "f1_weighted")
+    floors, predictions = compute_floors(data)
     assert list(floors) == ["majority", "logistic_text", "logistic_image", "logistic_both"]
     labels = data.labels[data.rows["test"]].numpy()
     most = np.bincount(data.labels[data.rows["train"]].numpy()).argmax()
@@ -190,7 +195,7 @@ def test_floors_are_the_majority_class_and_regressions_chosen_on_validation_data
         right = predictions[name].to_numpy() == np.array(data.classes)[labels]
         assert metrics["test"]["accuracy"] == pytest.approx(right.mean())
         assert math.isfinite(metrics["test"]["loss"])
-    assert compute_floors(data, "f1_weighted")[0] == floors
+    assert compute_floors(data)[0] == floors
 
 
 def test_pooled_features_are_means_over_words_layers_and_positions(data):
@@ -201,13 +206,28 @@ def test_pooled_features_are_means_over_words_layers_and_positions(data):
     np.testing.assert_allclose(image[row], batch.maps[0].mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
-def test_the_bootstrap_s_interval_is_the_binomial_one_for_accuracy():
-    labels = np.zeros(400, dtype=np.int64)
-    chosen = (np.arange(400) >= 300).astype(np.int64)
-    found = bootstrap(labels, chosen, 2, seed=0)["accuracy"]
-    half = 1.96 * math.sqrt(0.75 * 0.25 / 400)
-    assert found["low"] == pytest.approx(0.75 - half, abs=0.004)
-    assert found["high"] == pytest.approx(0.75 + half, abs=0.004)
+@pytest.mark.parametrize(("right", "rows"), [(12, 12), (0, 12), (9, 12), (300, 400)])
+def test_accuracy_s_interval_holds_what_a_score_test_does_not_refuse(right, rows):
+    """Wilson's interval: its ends are 1.96 of their own standard errors away from the accuracy."""
+    found = wilson(right, rows)
+    assert 0 <= found["low"] < found["high"] <= 1
+    for end, limit in ((found["low"], 0), (found["high"], 1)):
+        if right / rows != limit:
+            error = math.sqrt(end * (1 - end) / rows)
+            assert abs(right / rows - end) / error == pytest.approx(1.959964, rel=1e-5)
+
+
+def test_the_bootstrap_s_intervals_are_those_of_tweets_drawn_again():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 80)
+    chosen = np.where(rng.random(80) < 0.7, labels, rng.integers(0, 3, 80))
+    found = bootstrap(labels, chosen, 3, seed=0)
+    draws = [rng.integers(0, 80, 80) for _ in range(1000)]
+    for name, average in (("f1_weighted", "weighted"), ("f1_macro", "macro")):
+        drawn = [f1_score(labels[rows], chosen[rows], average=average) for rows in draws]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        assert found[name]["low"] == pytest.approx(low, abs=0.02)
+        assert found[name]["high"] == pytest.approx(high, abs=0.02)
 
 
 def test_calibration_error_is_the_gap_of_confidence_and_accuracy():
@@ -219,36 +239,97 @@ def test_calibration_error_is_the_gap_of_confidence_and_accuracy():
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion):
     model, artifact = untrained(data, fusion)
-    predictions = evaluate(model, artifact, data).predictions
-    splits = pd.read_parquet(sample.split)
-    repeats = find_repeats(sample.table, splits, sample.raw)
-    floors, _ = compute_floors(data, "f1_weighted")
-    found = audit(model, artifact, data, repeats, floors, seed=1)
-    assert list(found.findings) == list(found.figures)
-    own = found.figures["coupling"]["own"]["accuracy"]
-    test = predictions[predictions["split"] == "test"]
+    evaluation = evaluate(model, artifact, data)
+    repeats = find_repeats(sample.table, pd.read_parquet(sample.split), sample.raw)
+    floors, _ = compute_floors(data)
+    figures = audit(model, artifact, data, evaluation.logits, repeats, floors, seed=1)
+    findings = describe_findings(figures, len(repeats), artifact.config)
+    assert list(findings) == list(figures)
+    own = figures["coupling"]["own"]["accuracy"]
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     assert own == pytest.approx((test["prediction"] == test["label"]).mean())
-    assert f"{own:.4f}" in found.findings["uncertainty"]
+    assert f"{own:.4f}" in findings["uncertainty"]
     if fusion == "sample":
-        assert "No prediction depends on its batch" in found.findings["coupling"]
-    assert "90.0% of all pairs" in found.findings["gate"]
-    page = write_page(found, "sample")
-    assert all(finding in page for finding in found.findings.values())
-    imported = dataclasses.replace(artifact, training={})
-    assert "not trained here" in audit(model, imported, data, repeats, floors, 1).findings["gate"]
+        assert "No prediction depends on its batch" in findings["coupling"]
+    assert "90.0% of all pairs" in findings["gate"]
+    page = write_page(figures, findings, "sample")
+    assert page.startswith("# Audit: sample\n\n- ")
+    assert all(f"\n- {finding}\n" in page for finding in findings.values())
+    assert page.count("\n## ") == len(findings)
+    imported = describe_findings({**figures, "gate": {}}, len(repeats), artifact.config)
+    assert "not trained here" in imported["gate"]
+    assert "| none" in write_page({**figures, "gate": {}}, imported, "sample")
 
 
 def test_repeats_are_scored_with_and_without(data, sample):
     model, artifact = untrained(data, "sample")
-    predictions = evaluate(model, artifact, data).predictions
-    test = predictions[predictions["split"] == "test"].reset_index(drop=True)
+    evaluation = evaluate(model, artifact, data)
+    test = evaluation.predictions[evaluation.predictions["split"] == "test"].reset_index(drop=True)
     train = sample.table.iloc[data.rows["train"].numpy()]
-    repeats = pd.DataFrame({"id": test["id"], "text": None, "picture": None, "near_picture": None})
+    repeats = pd.DataFrame({"id": test["id"], **dict.fromkeys(KINDS)})
     repeats.loc[:1, "text"] = train["id"].iloc[0]
-    floors, _ = compute_floors(data, "f1_weighted")
-    r = audit(model, artifact, data, repeats, floors, seed=1).figures["repeats"]
+    floors, _ = compute_floors(data)
+    r = audit(model, artifact, data, evaluation.logits, repeats, floors, seed=1)["repeats"]
     right = (test["prediction"] == test["label"]).to_numpy()
     assert r["text"]["tweets"] == r["any"]["tweets"] == 2
     assert r["text"]["same_label"] == (test["label"][:2] == str(train["label"].iloc[0])).sum()
     assert r["with"]["accuracy"] == pytest.approx(right.mean())
     assert r["without"]["accuracy"] == pytest.approx(right[2:].mean())
+
+
+@pytest.fixture
+def twelve(data):
+    """Twelve test tweets; and what audits predictions of them, wrong ones at the given places."""
+    rows = data.rows["train"][:12]
+    few = dataclasses.replace(data, rows={**data.rows, "test": rows})
+    repeats = pd.DataFrame({"id": few.ids("test"), **dict.fromkeys(KINDS)})
+    model, artifact = untrained(data, "sample")
+
+    def audit_twelve(wrong=()):
+        chosen = few.labels[rows].clone()
+        chosen[list(wrong)] = (chosen[list(wrong)] + 1) % len(data.classes)
+        logits = F.one_hot(chosen, len(data.classes)).float() * 9
+        floor = {"test": dict.fromkeys(("accuracy", "f1_weighted", "f1_macro"), 1.0)}
+        floors = {"majority": {"test": {**floor["test"], "accuracy": 0.5}}, "logistic_both": floor}
+        figures = audit(model, artifact, few, logits, repeats, floors, seed=1)
+        findings = describe_findings(figures, 12, artifact.config)
+        return figures, findings, write_page(figures, findings, "twelve")
+
+    return audit_twelve
+
+
+def test_twelve_tweets_all_right_prove_no_accuracy_of_one(twelve):
+    figures, findings, page = twelve()
+    # n / (n + z^2), Wilson's lower end when all are right.
+    assert figures["uncertainty"]["accuracy"] == {"low": pytest.approx(12 / (12 + 1.959964**2)), "high": 1.0}
+    assert figures["uncertainty"]["f1_weighted"] == {"low": None, "high": None}
+    assert "accuracy 1.0000 is 0.7575 to 1.0000" in findings["uncertainty"]
+    assert "For weighted F1 and macro F1 no interval can be drawn" in findings["uncertainty"]
+    assert "1.0000 to 1.0000" not in page.split("## How sure")[1]
+    assert "none: all resamples are equal" in page
+
+
+def test_intervals_of_f1_from_few_errors_are_said_to_be_too_narrow(twelve):
+    figures, findings, _ = twelve(wrong=[3])
+    assert figures["uncertainty"]["f1_weighted"]["low"] < 11 / 12
+    assert "With only 1 wrong prediction(s), the intervals of F1 are too narrow" in findings["uncertainty"]
+    _, findings, _ = twelve(wrong=range(6))
+    assert "too narrow" not in findings["uncertainty"]
+
+
+def test_an_accuracy_equal_to_the_floor_s_is_said_to_be_equal(twelve):
+    assert twelve()[1]["floors"].endswith("The model's 1.0000 is equal to it.")
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (0.9, "equal to it"),
+        (0.9004, "less than 0.1 points above it"),
+        (0.8996, "less than 0.1 points below it"),
+        (0.923, "2.3 points above it"),
+        (0.8, "10.0 points below it"),
+    ],
+)
+def test_a_difference_is_never_of_no_points(score, said):
+    assert describe_difference(score, 0.9) == said

@@ -1,18 +1,18 @@
 """What people look at: predictions, embeddings and pictures."""
 
 import matplotlib
+import matplotlib.colors
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from spp_scl.errors import UserError
-from spp_scl.evaluate.confusion import draw_confusion
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.report.confusion import draw_confusion
 from spp_scl.report.style import SCORE_NAMES, as_math, class_styles, save_figure
-from spp_scl.report.tsne import draw, project
+from spp_scl.report.tsne import draw_tsne, project, scatter
 from spp_scl.train.artifact import Artifact
 
 
@@ -75,26 +75,41 @@ def test_tsne_repeats_to_the_bit():
     assert list(first) == ["id", "label", "prediction", *axes]
 
 
-def test_tsne_takes_few_points_and_equal_points():
-    few = embeddings(4)
-    few["image"] = [few["image"][0]] * 4  # blank pictures
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_tsne_takes_few_points_and_equal_points(n):
+    few = embeddings(4)[:n]
+    few["image"] = [few["image"][0]] * n  # blank pictures
     coordinates = project(few, 30.0, 1)
     assert np.isfinite(coordinates.filter(regex="_[xy]$").to_numpy()).all()
-    with pytest.raises(UserError, match="at least four test tweets"):
-        project(embeddings(2), 30.0, 1)
+    assert len(coordinates) == n
 
 
 def test_pictures_are_equal_files_when_drawn_again(tmp_path):
     coordinates = project(embeddings(20), 5.0, 1)
     for name in ("a", "b"):
-        draw(tmp_path / f"{name}.png", coordinates, "title")
+        draw_tsne(tmp_path / f"{name}.png", coordinates, ["yes", "no"], "title")
         draw_confusion(tmp_path / f"{name}c.png", coordinates, ["yes", "no"], "title")
+    for kind in (".png", "c.png", ".svg", "c.svg"):
+        assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
     for kind in ("", "c"):
-        assert (tmp_path / f"a{kind}.png").read_bytes() == (tmp_path / f"b{kind}.png").read_bytes()
         with Image.open(tmp_path / f"a{kind}.png") as picture:
             assert picture.format == "PNG"
             assert min(picture.size) > 300
             assert len(picture.convert("RGB").getcolors(1 << 24)) > 50  # something is drawn on it
+
+
+def test_a_class_keeps_its_color_in_a_picture_where_the_first_class_does_not_occur():
+    coordinates = project(embeddings(20), 5.0, 1)
+    coordinates = coordinates[coordinates["label"] == "no"]
+    figure, ax = plt.subplots()
+    scatter(ax, coordinates, "fused", ["yes", "no"])
+    drawn = {
+        dots.get_label(): dots.get_facecolor()[:, :3] for dots in ax.collections if len(dots.get_offsets())
+    }
+    plt.close(figure)
+    assert list(drawn) == ["no (10)"]
+    color, _ = class_styles(["yes", "no"])["no"]
+    np.testing.assert_allclose(drawn["no (10)"][0], matplotlib.colors.to_rgb(color))
 
 
 def test_a_class_has_one_style_by_its_place_and_no_other_class_has_it():

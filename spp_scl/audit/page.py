@@ -1,94 +1,87 @@
-"""The audit as a page that a person understands."""
+"""The audit as a page in Markdown."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from spp_scl.audit.audit import SCORES, Audit
-from spp_scl.audit.repeats import KINDS, NEAR
+import pandas as pd
 
-_TITLES = {
-    "coupling": "Does a prediction depend on its batch?",
-    "repeats": "Do test tweets stand in train?",
-    "gate": "Did the gate, and alpha, do anything?",
-    "floors": "What costs nothing, and how far above it is the model?",
-    "uncertainty": "How sure are the figures?",
+from spp_scl.audit.audit import SCORES
+from spp_scl.audit.coupling import ORDERS
+from spp_scl.checks.repeats import KINDS, NEAR
+from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
+
+_GATE = {
+    "step2_share": "share of batches with step 2",
+    "step2_share_float32": "the same, had the sigmoids been compared in float32",
+    "count_over_p": "mean of count / P",
+    "saturated_share": "share of pairs whose float32 sigmoid is 1",
 }
 
 
-def write_page(audit: Audit, title: str) -> str:
-    """The page, in Markdown: the findings first, then a table a section."""
-    lines = [f"# Audit: {title}", ""]
-    lines += [f"- {finding}" for finding in audit.findings.values()]
-    tables = {"coupling": _coupling, "repeats": _repeats, "gate": _gate, "floors": _floors}
-    for name, table in tables.items():
-        lines += ["", f"## {_TITLES[name]}", "", *table(audit.figures[name])]
-    lines += ["", f"## {_TITLES['uncertainty']}", "", *_uncertainty(audit.figures["uncertainty"])]
-    return "\n".join(lines) + "\n"
+def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], title: str) -> str:
+    """The findings first, then the tables of each section.
+
+    Args:
+        figures: see `audit`.
+        findings: see `describe_findings`.
+        title: of the page.
+    """
+    names = {score: SCORE_NAMES[score] for score in SCORES}
+    repeats = figures["repeats"]
+    gate = {name: figures["gate"].get(key) for key, name in _GATE.items()}
+    sections: dict[str, list[pd.DataFrame]] = {
+        "Does a prediction depend on its batch?": [_tabulate_coupling(figures["coupling"])],
+        "Are test tweets in train too?": [
+            _tabulate_repeats(repeats),
+            pd.DataFrame({f"{k} them": repeats[k] for k in ("with", "without") if k in repeats})
+            .T.rename(columns=names)
+            .rename_axis("test set"),
+        ],
+        "Did the gate, and alpha, do anything?": [
+            pd.DataFrame({"value": gate}, dtype=object).fillna("none").rename_axis("of the training")
+        ],
+        "What do simple models reach?": [
+            pd.DataFrame(figures["floors"])
+            .T.rename(index=FLOOR_NAMES, columns=names)
+            .rename_axis("floor, test set")
+        ],
+        "How sure are the figures?": [_tabulate_uncertainty(figures["uncertainty"])],
+    }
+    parts = [f"# Audit: {title}", "\n".join(f"- {finding}" for finding in findings.values())]
+    for heading, tables in sections.items():
+        parts += [f"## {heading}", *(table.to_markdown(floatfmt=".4f") for table in tables)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _table(*rows: tuple) -> Iterator[str]:
-    for i, row in enumerate(rows):
-        yield "| " + " | ".join(str(cell) for cell in row) + " |"
-        if i == 0:
-            yield "|" + "---|" * len(row)
-
-
-def _coupling(c: Mapping[str, Mapping]) -> Iterator[str]:
-    shuffled = c["shuffled"]
-    rows = [
-        ("as the metrics", f"{c['own']['accuracy']:.4f}", "0"),
-        (
-            "shuffled, 20 orders: mean (range)",
-            "{accuracy_mean:.4f} ({accuracy_min:.4f} to {accuracy_max:.4f})".format(**shuffled),
-            "{changed_mean:.2%} ({changed_min:.2%} to {changed_max:.2%})".format(**shuffled),
+def _tabulate_coupling(c: Mapping[str, Mapping]) -> pd.DataFrame:
+    ways = {
+        "as the metrics": (f"{c['own']['accuracy']:.4f}", "0.00%"),
+        f"shuffled, {ORDERS} orders: mean (range)": (
+            "{accuracy_mean:.4f} ({accuracy_min:.4f} to {accuracy_max:.4f})".format(**c["shuffled"]),
+            "{changed_mean:.2%} ({changed_min:.2%} to {changed_max:.2%})".format(**c["shuffled"]),
         ),
-    ]
+    }
     for name, part in c.items():
         if name not in ("own", "shuffled"):
-            rows.append((name.replace("_", " "), f"{part['accuracy']:.4f}", f"{part['changed']:.2%}"))
-    yield from _table(("test set in which order and batches", "accuracy", "predictions changed"), *rows)
+            ways[name.replace("_", " ")] = (f"{part['accuracy']:.4f}", f"{part['changed']:.2%}")
+    columns = ["accuracy", "predictions changed"]
+    return pd.DataFrame.from_dict(ways, orient="index", columns=columns).rename_axis("order and batches")
 
 
-def _repeats(r: Mapping[str, Mapping]) -> Iterator[str]:
-    names = dict(
+def _tabulate_repeats(r: Mapping[str, Mapping]) -> pd.DataFrame:
+    kinds = dict(
         zip(KINDS, ("normalized text", "picture", f"pHash, {NEAR} bits or fewer apart"), strict=True)
     )
-    rows = [(names[kind], r[kind]["tweets"], r[kind]["same_label"]) for kind in KINDS]
-    yield from _table(
-        ("test tweets that stand in train, by", "tweets", "with the same label"),
-        *rows,
-        ("any of these", r["any"]["tweets"], ""),
-    )
-    yield ""
-    parts = [
-        (f"{name} them", *(f"{r[name][s]:.4f}" for s in SCORES)) for name in ("with", "without") if name in r
-    ]
-    yield from _table(("test set", "accuracy", "weighted F1", "macro F1"), *parts)
+    rows = {name: [str(r[kind]["tweets"]), str(r[kind]["same_label"])] for kind, name in kinds.items()}
+    rows["any of these"] = [str(r["any"]["tweets"]), ""]
+    columns = ["tweets", "with the same label"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("in train too, by")
 
 
-def _gate(training: Mapping) -> Iterator[str]:
-    names = {
-        "step2_share": "share of batches with step 2",
-        "step2_share_float32": "the same, had the sigmoids been compared in float32",
-        "count_over_p": "mean of count / P",
-        "saturated_share": "share of pairs whose float32 sigmoid is 1",
+def _tabulate_uncertainty(u: Mapping) -> pd.DataFrame:
+    rows = {
+        SCORE_NAMES[score]: "none: all resamples are equal"
+        if u[score]["low"] is None
+        else "{low:.4f} to {high:.4f}".format(**u[score])
+        for score in SCORES
     }
-    found = {name: training.get(key) for key, name in names.items()}
-    yield from _table(
-        ("of the training", ""),
-        *((name, "none" if value is None else f"{value:.4f}") for name, value in found.items()),
-    )
-
-
-def _floors(floors: Mapping[str, Mapping]) -> Iterator[str]:
-    yield from _table(
-        ("floor, test set", "accuracy", "weighted F1", "macro F1"),
-        *((name.replace("_", ", "), *(f"{f[s]:.4f}" for s in SCORES)) for name, f in floors.items()),
-    )
-
-
-def _uncertainty(u: Mapping) -> Iterator[str]:
-    yield from _table(
-        ("test set", "95 % interval"),
-        *((s.replace("_", " "), f"{u[s]['low']:.4f} to {u[s]['high']:.4f}") for s in SCORES),
-        ("expected calibration error", f"{u['calibration_error']:.4f}"),
-    )
+    return pd.DataFrame({"95 % interval": rows}).rename_axis("test set")

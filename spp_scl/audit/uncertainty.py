@@ -1,15 +1,27 @@
-"""How sure the metrics are, and how sure the predictions say they are."""
+"""How sure the metrics are, and how sure the predictions are."""
 
 import numpy as np
+from scipy.stats import binomtest
 
 from spp_scl.model.metrics import confusion_matrix, scores
 
 RESAMPLES = 10_000
 _BINS = 15
 
+Interval = dict[str, float | None]
 
-def bootstrap(labels: np.ndarray, predictions: np.ndarray, classes: int, seed: int) -> dict[str, dict]:
-    """95 % percentile intervals over resampled test tweets (Efron 1979).
+
+def wilson(right: int, rows: int) -> Interval:
+    """The 95 % interval of an accuracy (Wilson 1927): `low` and `high`.
+
+    It holds for few rows too: of twelve predictions, all right, it is 0.76 to 1.
+    """
+    interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return {"low": float(interval.low), "high": float(interval.high)}
+
+
+def bootstrap(labels: np.ndarray, predictions: np.ndarray, classes: int, seed: int) -> dict[str, Interval]:
+    """95 % percentile intervals of F1 over resampled test tweets (Efron 1979).
 
     Args:
         labels: (n,) codes.
@@ -18,16 +30,19 @@ def bootstrap(labels: np.ndarray, predictions: np.ndarray, classes: int, seed: i
         seed: draws the resamples.
 
     Returns:
-        For accuracy, f1_weighted and f1_macro: `low` and `high`.
+        For f1_weighted and f1_macro: `low` and `high`; None where all resamples give one value, as when
+        every prediction is right. That is no interval: other tweets could be predicted wrong.
     """
     # Drawing tweets with replacement is drawing the cells of the confusion matrix.
     shares = confusion_matrix(labels, predictions, classes).flatten() / len(labels)
     drawn = np.random.default_rng(seed).multinomial(len(labels), shares, RESAMPLES)
     found = scores(drawn.reshape(RESAMPLES, classes, classes))
-    return {
-        name: dict(zip(("low", "high"), np.quantile(found[name], [0.025, 0.975]).tolist(), strict=True))
-        for name in ("accuracy", "f1_weighted", "f1_macro")
-    }
+    intervals: dict[str, Interval] = {}
+    for name in ("f1_weighted", "f1_macro"):
+        low, high = np.quantile(found[name], [0.025, 0.975]).tolist()
+        varies = np.ptp(found[name]) > 1e-9
+        intervals[name] = {"low": low if varies else None, "high": high if varies else None}
+    return intervals
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

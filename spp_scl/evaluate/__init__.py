@@ -1,1 +1,1 @@
-"""Evaluation: metrics, predictions, what the classes are taken for, and the embeddings."""
+"""Evaluation: metrics, predictions and embeddings."""

@@ -22,16 +22,18 @@ class Data:
     Args:
         table: the clean table, N rows.
         classes: names, in the order of the labels.
+        selection: the metric on validation data that chooses the epoch, `f1_weighted` or `f1_macro`.
         labels: (N,) int64, on the CPU.
         rows: for train, valid and test, (n,) int64.
         features: of all N rows.
         text_width: of the text encoder.
         fingerprint: of both encoders.
-        digest: a hash of labels, split and features.
+        digest: a hash of selection, labels, split and features.
     """
 
     table: pd.DataFrame
     classes: list[str]
+    selection: str
     labels: torch.Tensor
     rows: Mapping[str, torch.Tensor]
     features: FeatureStore
@@ -44,6 +46,17 @@ class Data:
         return self.table["id"].iloc[self.rows[split].numpy()].tolist()
 
 
+def load_dataset(name: str, root: Path | str = "data") -> Data:
+    """`load_data` of a dataset's files, where the stages write them."""
+    root = Path(root)
+    return load_data(
+        root / f"clean/{name}.parquet",
+        root / f"split/{name}.parquet",
+        root / f"features/{name}/image.h5",
+        root / f"features/{name}/text.h5",
+    )
+
+
 def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: Path | str) -> Data:
     """Read a clean table, its split and its features.
 
@@ -51,6 +64,7 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
         UserError: a file is missing or damaged, or they are not of the same rows.
     """
     table = read_clean(clean)
+    selection = str(table.attrs["selection"])
     assigned = read_parquet(split, "split")
     if tuple(assigned.columns) != ("id", "split") or not assigned["id"].isin(table["id"]).all():
         raise UserError(
@@ -66,12 +80,13 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
     require_rows(image_features, table["id"].tolist(), images)
     require_rows(text_features, table["id"].tolist(), texts)
     labels = torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64)
-    digest = hashlib.sha256(f"{image_features.digest} {text_features.digest}".encode())
+    digest = hashlib.sha256(f"{selection} {image_features.digest} {text_features.digest}".encode())
     for part in (labels, *rows.values()):
         digest.update(part.numpy())
     return Data(
         table,
         [str(name) for name in table["label"].cat.categories],
+        selection,
         labels,
         rows,
         FeatureStore(image_features, text_features, choose_device()),

@@ -1,1 +1,1 @@
-"""Reports: what a person looks at."""
+"""Pictures, and their one style."""

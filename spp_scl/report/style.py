@@ -26,6 +26,14 @@ SCORE_NAMES = {
     "loss": "cross entropy",
 }
 
+# The floors of `floors.json`.
+FLOOR_NAMES = {
+    "majority": "majority class",
+    "logistic_text": "logistic regression on text",
+    "logistic_image": "logistic regression on image",
+    "logistic_both": "logistic regression on text and image",
+}
+
 _SYMBOLS = re.compile(r"\b([LTI])_(clm|clt|cli|ce|p)\b")
 
 

@@ -20,7 +20,6 @@ FILES = {
     "data/features/sample/text.h5": ("text_features", "evaluate"),
     "models/model.safetensors": ("train", "evaluate"),
     "models/model.json": ("train", "evaluate"),
-    "reports/embeddings.parquet": ("evaluate", "tsne"),
 }
 
 

@@ -22,7 +22,6 @@ PLACES = [
     ("train", "reports"),
     ("train", "models"),
     ("evaluate", "reports"),
-    ("tsne", "reports"),
 ]
 
 

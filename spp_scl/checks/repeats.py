@@ -1,4 +1,4 @@
-"""Test tweets that stand in the training data too: the same text, the same picture, or nearly."""
+"""Test tweets that are in the training data too: the same text, the same picture, or nearly."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import pandas as pd
 from spp_scl.clean.pictures import reopen_picture
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError, first_line
-from spp_scl.files import look_again
 from spp_scl.progress import progress
 
 # Of the 64 bits of a perceptual hash, how many may differ in nearly identical pictures: a picture saved
@@ -64,8 +63,10 @@ def read_repeats(path: Path | str, ids: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro repeats`") from None
     except ValueError as error:  # of pandas, too
-        look_again(path)
-        raise UserError(f"{path}: damaged ({first_line(error)}); `dvc repro` rebuilds it") from None
+        raise UserError(
+            f"{path}: damaged ({first_line(error)}); "
+            "rebuild it with `dvc repro --force --single-item repeats`"
+        ) from None
     return found.set_index("id").loc[list(ids)].reset_index()
 
 
@@ -103,11 +104,11 @@ def _first_near(train: pd.DataFrame, test: pd.DataFrame, folder: Path) -> list[s
 
 
 def perceptual_hash(path: Path) -> np.uint64:
-    """The 64 bits of a picture's pHash: the signs of its lowest frequencies, against their median.
+    """The 64 bits of a picture's pHash: which of its lowest frequencies are above their median.
 
     Raises:
         UserError: the picture cannot be read any more.
     """
-    import imagehash  # here, for it takes half a second, and the audit needs only this module's names
+    import imagehash  # here: it takes half a second, and the audit only reads what was found
 
     return np.packbits(imagehash.phash(reopen_picture(path)).hash.flatten()).view(">u8")[0].astype(np.uint64)
