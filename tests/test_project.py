@@ -1,7 +1,10 @@
 """What stands around the code: the lock, the commands of CI, the page of `dvc plots show`."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 
 from dvc.config import Config
 from dvc_render import VegaRenderer, render_html
@@ -28,6 +31,28 @@ def test_the_lock_has_one_exact_version_of_every_dependency_within_its_range():
     for text in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
         needed = Requirement(text)
         assert locked[canonicalize_name(needed.name)] in needed.specifier, text
+
+
+def test_every_library_that_the_code_imports_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    providers = packages_distributions()
+    for folder in ("spp_scl", "stages", "studies"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for module in imported(path) - sys.stdlib_module_names - {"spp_scl", "stages", "studies"}:
+                names = {canonicalize_name(name) for name in providers.get(module, [module])}
+                assert names & declared, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def imported(path):
+    """The top-level modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
 
 
 def test_the_lock_installs_anywhere():
