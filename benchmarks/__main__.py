@@ -1,4 +1,4 @@
-"""Run every benchmark, or those named, each in a process of its own, and write `reports/benchmarks.md`."""
+"""Run every benchmark, or those named, each in a process of its own, and write `docs/benchmarks.md`."""
 
 import datetime
 import json
@@ -27,7 +27,7 @@ def main() -> None:
     programs = sys.argv[1:] or PROGRAMS
     if unknown := set(programs) - set(PROGRAMS):
         sys.exit(f"error: no benchmark {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
-    kept = Path("reports/benchmarks.json")
+    kept = Path("docs/benchmarks.json")
     # Of some programs only: the others' rows stay as they were.
     rows = json.loads(kept.read_text()) if sys.argv[1:] and kept.exists() else {}
     failed = []
@@ -46,7 +46,7 @@ def main() -> None:
         rows[program] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         write_json(kept, rows)
         in_order = [Row(**row) for name in PROGRAMS for row in rows.get(name, [])]
-        with replacing(Path("reports/benchmarks.md")) as path:
+        with replacing(Path("docs/benchmarks.md")) as path:
             path.write_text(render(in_order), encoding="utf-8")
     if failed:
         sys.exit(f"error: {', '.join(failed)} failed; the report has the rest")

@@ -91,18 +91,3 @@ def test_only_one_module_reads_the_parameters_file():
     for word in ("params.yaml", "load_params"):
         readers = [p for p in (ROOT / "spp_scl").rglob("*.py") if word in p.read_text()]
         assert [path.name for path in readers] == ["params.py"]
-
-
-def test_the_readme_names_every_parameter():
-    readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("### Parameters") : readme.index("### As released")]
-    named = set(
-        re.findall(
-            r"`([a-z_]+(?:\.[a-z0-9_]+)?)`", " ".join(r.split("|")[1] for r in table.split("\n") if "|" in r)
-        )
-    )
-    keys = set()
-    for name, field in Params.model_fields.items():
-        section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-        keys |= {f"{name}.{key}" for key in field.annotation.model_fields} if section else {name}
-    assert named == keys
