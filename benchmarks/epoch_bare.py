@@ -8,17 +8,17 @@ import torch
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import load_features, write_features
-from benchmarks.training import ALPHA, enter_repository, epoch, network, settings
+from benchmarks.training import ALPHA, epoch, network, settings
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.batches import FeatureStore
 from spp_scl.model.network import SppScl
-from spp_scl.train.training import epoch_batches, train_batch
+from spp_scl.train.steps import train_batch
+from spp_scl.train.training import epoch_batches
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        enter_repository(folder)
         write_features(folder)
         data = load_features(folder)
         params = settings()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before torchvision)
 
 # isort: split
 from torchvision.models import resnet50
@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 from benchmarks import straightforward
 from benchmarks.measure import REPEATS, Row, alternate, report
 from benchmarks.synthetic import load_features, write_features, write_pictures
-from benchmarks.training import ALPHA, enter_repository, epoch, network, settings
+from benchmarks.training import ALPHA, epoch, network, settings
 from spp_scl.clean.pictures import open_picture
 from spp_scl.model.network import SppScl
 
@@ -34,7 +34,6 @@ prepare = Compose(
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        enter_repository(folder)
         write_features(folder)
         data = load_features(folder)
         params = settings()

@@ -3,29 +3,30 @@
 import logging
 import multiprocessing
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from benchmarks.measure import Row, alternate, peak_memory, report
 from benchmarks.synthetic import load_features, texts, write_features, write_pictures
-from benchmarks.training import enter_repository, epoch
-from spp_scl.features.image import encode_images
-from spp_scl.features.text import encode_texts
+from benchmarks.training import epoch
+from spp_scl.encoders.image import encode_images
+from spp_scl.encoders.text import encode_texts
 
 TIMES = (1, 2, 4, 8)
 # Two batches and more, so that no core waits; and nothing but whole batches, of texts in each length.
 PICTURES, TEXTS, ROWS = 64, 256, 640
-OPTIONS = {"weights": "untrained", "seed": 1, "batch_size": 32, "precision": "auto"}
+OPTIONS: dict[str, Any] = {"weights": "untrained", "seed": 1, "batch_size": 32, "precision": "auto"}
 
 
 def main() -> None:
     logging.disable()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        enter_repository(folder)
         table = write_pictures(folder / "pictures", PICTURES * TIMES[-1])
         # The same few texts again and again: another vocabulary would be another network.
         words = pd.DataFrame({"text": texts(TEXTS // 32) * (32 * TIMES[-1])})
@@ -61,7 +62,6 @@ def main() -> None:
 def train_once(folder: Path) -> float:
     """The peak memory of an epoch, in GiB."""
     logging.disable()
-    enter_repository(folder)
     with peak_memory() as peak:
         epoch(load_features(folder))
     return peak[0]
@@ -79,7 +79,7 @@ def _row(what: str, seconds: list[float], sizes: list[int], peaks: list[float] |
     return Row(f"growth: {what}", f"{times} times the rows", measured, "linear within 10 %", met)
 
 
-def _off(values: list[float]) -> float:
+def _off(values: Sequence[float]) -> float:
     """How far what the second half of the rows costs is from what the first half costs, set-up apart.
 
     The set-up (a network to build, a log to open) is the same for any number of rows, so it is differences

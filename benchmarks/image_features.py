@@ -5,15 +5,16 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import write_pictures
+from spp_scl.encoders.fused import fuse
+from spp_scl.encoders.image import AT_ONCE, ImageEncoder, encode_images, prepare_picture
+from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import DTYPES, choose_device, choose_precision
-from spp_scl.features.fused import fuse
-from spp_scl.features.image import AT_ONCE, ImageEncoder, encode_images, prepare_picture
-from spp_scl.features.workers import in_order
 
 PICTURES = 768
 BATCH = 32
@@ -24,7 +25,7 @@ def main() -> None:
     device = choose_device()
     precision = choose_precision(device, "auto")
     encoder = ImageEncoder("untrained", 1)
-    encoder.quicken(device, precision)
+    encoder.optimize(device, precision)
     # The same with public operations alone: a GPU's way of fusing, whatever the device.
     public = ImageEncoder("untrained", 1)
     fuse(public.net, DTYPES[precision], torch.device("cuda"))
@@ -36,7 +37,12 @@ def main() -> None:
 
         def encode(rows: int) -> None:
             (folder / "image.h5").unlink(missing_ok=True)
-            options = {"weights": "untrained", "seed": 1, "batch_size": BATCH, "precision": "auto"}
+            options: dict[str, Any] = {
+                "weights": "untrained",
+                "seed": 1,
+                "batch_size": BATCH,
+                "precision": "auto",
+            }
             encode_images(table.head(rows), folder, folder / "image.h5", **options)
 
         def forward(encoder: ImageEncoder) -> None:
@@ -52,7 +58,7 @@ def main() -> None:
             for _ in in_order(forward, [encoder] * (PICTURES // BATCH), device):
                 pass
 
-        net = ImageEncoder("untrained", 1).to(memory_format=torch.contiguous_format).net
+        net = ImageEncoder("untrained", 1).net.to(memory_format=torch.contiguous_format)
 
         def float32() -> None:
             rows = table.head(BATCH)

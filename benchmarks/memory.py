@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.measure import Row, alternate, peak_memory, report
 from benchmarks.synthetic import load_features, write_features
-from benchmarks.training import enter_repository, epoch, network
+from benchmarks.training import epoch, network
 from spp_scl.evaluate.evaluation import evaluate
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.batches import FeatureStore
@@ -17,7 +17,6 @@ from spp_scl.train.artifact import Artifact
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        enter_repository(folder)
         write_features(folder)
         size = sum((folder / f).stat().st_size for f in ("image.h5", "text.h5")) / 2**30
         with peak_memory() as training:

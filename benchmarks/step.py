@@ -14,7 +14,7 @@ from benchmarks.synthetic import load_features, write_features
 from benchmarks.training import ALPHA, network, settings
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.network import SppScl
-from spp_scl.train.training import train_batch
+from spp_scl.train.steps import train_batch
 
 ROWS = 1500
 

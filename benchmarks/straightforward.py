@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.model.network import Output, SppScl, masked_mean
+from spp_scl.model.network import HierarchicalAttention, Output, SampleFusion, SppScl, masked_mean
 from spp_scl.params import TrainParams
 from spp_scl.train.gate import gate
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
@@ -27,9 +27,13 @@ def pad(images: ImageFeatures, texts: TextFeatures, rows: torch.Tensor) -> tuple
 def forward(model: SppScl, words, mask, cls, maps) -> Output:
     """The whole forward pass of `fusion: sample`, for rows with a text and a picture."""
     text_branch, image_branch, fusion = model.text_branch, model.image_branch, model.fusion
+    assert text_branch is not None
+    assert image_branch is not None
+    assert isinstance(fusion, SampleFusion)
+    assert isinstance(text_branch.attention, HierarchicalAttention)
     weights = text_branch.attention.fc(cls.mean(dim=2)).sigmoid()
     inputs = torch.einsum("btld,bl->btd", words, weights) * mask[:, :, None]
-    states, _ = nn.LSTM.forward(text_branch.lstm, inputs.transpose(0, 1))
+    states, _ = text_branch.lstm(inputs.transpose(0, 1))
     tokens = states.transpose(0, 1) * mask[:, :, None]
     text = text_branch.align(text_branch.mlp(masked_mean(tokens, mask)))
     x = image_branch.conv(maps)

@@ -8,8 +8,8 @@ from PIL import Image
 
 from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
+from spp_scl.encoders.writing import image_layout, text_layout, writing
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.features.writing import writing_images, writing_texts
 from spp_scl.model.data import Data, load_data
 
 ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450
@@ -55,11 +55,12 @@ def write_features(folder: Path, rows: int = ROWS) -> None:
     info = EncoderInfo("random", "none", "0", "none", "fp32", "none", "none", 1, "none")
     # A few blocks, each row a stretch of one: drawing them all would take longer than the benchmark.
     maps = np.maximum(rng.standard_normal((64, 49, 2048), dtype=np.float32), 0).astype(np.float16)
-    with writing_images(folder / "image.h5", ids, np.arange(rows), keys, info) as writer:
+    with writing(folder / "image.h5", image_layout(ids, np.arange(rows), keys, 49, 2048), info) as writer:
         for i in writer.missing:
             writer.write(i, np.roll(maps[i % 64], i // 64, axis=0))
     words = rng.standard_normal((512, 4, WIDTH), dtype=np.float32).astype(np.float16)
-    with writing_texts(folder / "text.h5", ids, lengths(rows), WIDTH, keys, info) as writer:
+    layout = text_layout(ids, lengths(rows), keys, np.zeros(rows, bool), 4, WIDTH)
+    with writing(folder / "text.h5", layout, info) as writer:
         for i, length in enumerate(lengths(rows)):
             start = rng.integers(512 - length)
             writer.write(i, words[start], words[start : start + length])

@@ -5,15 +5,16 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import texts
+from spp_scl.encoders.text import TextEncoder, encode_texts
+from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import autocast, choose_device, choose_precision
-from spp_scl.features.text import TextEncoder, encode_texts
-from spp_scl.features.workers import in_order
 
 TEXTS = 3072
 BATCH = 32
@@ -27,7 +28,7 @@ def main() -> None:
     strings = texts(TEXTS)
     table = pd.DataFrame({"id": [str(i) for i in range(TEXTS)], "text": strings})
     encoder = TextEncoder("untrained", 1, strings, POSITIONS)
-    encoder.quicken(device, precision)
+    encoder.optimize(device, precision)
     # The batches of the encoder, as tensors: of like length, padded to a multiple of 8.
     ordered = sorted(encoder.tokenize(strings), key=len, reverse=True)
     batches = []
@@ -42,7 +43,12 @@ def main() -> None:
         def encode(rows: int) -> None:
             path = Path(name, "text.h5")
             path.unlink(missing_ok=True)
-            options = {"weights": "untrained", "seed": 1, "batch_size": BATCH, "precision": "auto"}
+            options: dict[str, Any] = {
+                "weights": "untrained",
+                "seed": 1,
+                "batch_size": BATCH,
+                "precision": "auto",
+            }
             encode_texts(table.iloc[-rows:], path, max_positions=POSITIONS, **options)
 
         def forward(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from benchmarks import straightforward
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.model.batches import Batch
-from spp_scl.model.bilstm import BiLstm
+from spp_scl.model.bilstm import bilstm
 from spp_scl.model.network import (
     BatchFusion,
     HierarchicalAttention,
@@ -19,9 +19,9 @@ from spp_scl.model.network import (
     SampleFusion,
     SppScl,
     TextBranch,
+    count_parameters,
 )
 from spp_scl.model.packing import pack
-from spp_scl.train.training import count_parameters
 
 WIDTH = 24
 
@@ -107,23 +107,20 @@ LENGTHS = [9, 8, 7, 6, 5, 4, 3, 2, 1]
 @pytest.mark.parametrize("lengths", [LENGTHS, [4, 4, 4], [7], [3, 1, 0, 0], [1, 1]])
 def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
     """Each text by itself through torch's own LSTM, in float64."""
-    ours = BiLstm(WIDTH, 16).double()
-    theirs = nn.LSTM(WIDTH, 16, bias=False, bidirectional=True).double()
-    theirs.load_state_dict(ours.state_dict())
+    lstm = nn.LSTM(WIDTH, 16, bias=False, bidirectional=True).double()
     packing = pack(torch.tensor(lengths), torch.device("cpu"))
     words = torch.randn(sum(lengths), WIDTH, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(sum(lengths), 32, dtype=torch.float64)
-    found = ours(words, packing)
+    found = bilstm(lstm, words, packing)
     expected = torch.zeros_like(found)
     for text in range(len(lengths)):
         if lengths[text]:
             own = packing.text == text
             assert packing.time[own].tolist() == list(range(lengths[text]))
-            expected[own] = theirs(words[own])[0]
+            expected[own] = lstm(words[own])[0]
     torch.testing.assert_close(found, expected)
     gradients = [
-        torch.autograd.grad((out * weights).sum(), [words, *lstm.parameters()])
-        for out, lstm in ((found, ours), (expected, theirs))
+        torch.autograd.grad((out * weights).sum(), [words, *lstm.parameters()]) for out in (found, expected)
     ]
     torch.testing.assert_close(*gradients)
 

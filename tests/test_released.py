@@ -11,11 +11,11 @@ from torchvision.models import resnet50
 from transformers import BertConfig, BertModel
 
 from spp_scl.cli import main
+from spp_scl.encoders.image import ImageEncoder
+from spp_scl.encoders.text import TextEncoder
 from spp_scl.errors import UserError
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.features.image import ImageEncoder
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.features.text import TextEncoder
 from spp_scl.model.batches import FeatureStore
 from spp_scl.released.checkpoint import make_model, read_checkpoint, write_checkpoint
 from spp_scl.train.artifact import load_model, require_features
@@ -177,7 +177,7 @@ def test_features_of_any_encoder_may_be_tried_with_it(read):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "named"),
     [
         (lambda s: s.pop("Q_I.0.weight"), "missing: Q_I.0.weight"),
         (lambda s: s.pop("Attention.fc.2.weight"), "missing: Attention.fc.2.weight"),
@@ -191,10 +191,10 @@ def test_features_of_any_encoder_may_be_tried_with_it(read):
         (lambda s: s.update({"fc.weight": torch.zeros(2, 64)}), r"fc\.weight \(2, 64\) instead of \(3, 64\)"),
     ],
 )
-def test_a_missing_an_extra_and_a_misshapen_tensor_are_named(released, change, told):
+def test_a_missing_an_extra_and_a_misshapen_tensor_are_named(released, change, named):
     state = dict(released.state_dict())
     change(state)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=named):
         make_model(state, CLASSES)
 
 

@@ -1,15 +1,17 @@
 """The released code's departures and the paper's ablations, each a parameter."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from spp_scl.encoders.text import TextEncoder, encode_texts
 from spp_scl.features.store import read_texts
-from spp_scl.features.text import TextEncoder, encode_texts
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.gate import gate
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
-from spp_scl.train.training import train_batch
+from spp_scl.train.steps import train_batch
 from tests.conftest import ENCODING
 from tests.small_bert import save_bert
 from tests.test_training import PARAMS
@@ -94,7 +96,72 @@ def test_kept_padding_is_every_position_between_the_first_and_the_last(sample, t
 def test_step_2_runs_as_the_gate_says_or_always(data, step2, alpha, steps, ran):
     losses, decision, taken = one_batch(data, network(data), alpha, step2=step2)
     assert taken == steps
-    assert decision.step2 == ran == ("loss_clm" in losses)
+    assert decision.step2 == ran == ("L_clm" in losses)
+
+
+def sixteen_rows(data):
+    """A batch in float64, and its labels."""
+    rows = data.rows["train"][:16]
+    batch = data.features.batch(rows)
+    wide = {name: getattr(batch, name).double() for name in ("words", "cls", "maps")}
+    return dataclasses.replace(batch, **wide), data.labels[rows[batch.order]]
+
+
+def adamw(model, moments, loss, zeros):
+    """AdamW written out (lr 1e-3, weight decay 0.1); `zeros`: for the parameters without a gradient too."""
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(loss, parameters.values(), allow_unused=True)
+    for (name, p), gradient in zip(parameters.items(), gradients, strict=True):
+        if gradient is None and not zeros:
+            continue
+        gradient = torch.zeros_like(p) if gradient is None else gradient
+        first, second, step = moments.get(name, (torch.zeros_like(p), torch.zeros_like(p), 0))
+        first, second, step = first * 0.9 + gradient * 0.1, second * 0.999 + gradient**2 * 0.001, step + 1
+        moments[name] = first, second, step
+        corrected = (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        with torch.no_grad():
+            p.copy_(p * (1 - 1e-3 * 0.1) - 1e-3 * corrected)
+
+
+@pytest.mark.parametrize("forward", ["branches", "whole"])
+@pytest.mark.parametrize("zero_grad", ["none", "zeros"])
+def test_what_step_2_does_to_the_head_is_a_choice(data, forward, zero_grad):
+    """By the whole forward pass its batch normalization moves; by gradients of zero its weights do."""
+    ours, theirs = network(data).double().train(), network(data).double().train()
+    batch, labels = sixteen_rows(data)
+    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-3, weight_decay=0.1)
+    params = PARAMS.model_copy(update={"step2": "always", "step2_forward": forward, "zero_grad": zero_grad})
+    train_batch(ours, optimizer, batch, labels, 0.0, params)
+
+    output, moments = theirs(batch), {}
+    loss = 5 * F.cross_entropy(output.logits, labels)
+    loss = loss + intra_modal_loss(output.text, labels, 0.07) + intra_modal_loss(output.image, labels, 0.07)
+    adamw(theirs, moments, loss, zeros=False)
+    after_step_1 = theirs.fc.weight.clone()
+    again = theirs(batch) if forward == "whole" else theirs.branches(batch)
+    adamw(theirs, moments, inter_modal_loss(again.image, again.text, labels, 0.07), zero_grad == "zeros")
+
+    for (name, found), wanted in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9, msg=name)
+    head = {"fc.weight", "classifier.0.weight", "fusion.text.query.0.weight", "fusion.image.value.0.weight"}
+    steps = {name: int(optimizer.state[p]["step"]) for name, p in ours.named_parameters()}
+    assert {steps[name] for name in head} == ({2} if zero_grad == "zeros" else {1})
+    assert steps["text_branch.align.0.weight"] == 2
+    assert (ours.fc.weight - after_step_1).abs().max() > 1e-4 or zero_grad == "none"
+
+
+def test_the_running_variance_of_the_head_moves_twice_a_batch_with_the_whole_forward_pass(data):
+    """Without learning both passes see the same: 1 - 0.9 ** 2 of the way instead of 0.1."""
+    batch, labels = sixteen_rows(data)
+    moved = {}
+    for forward in ("branches", "whole"):
+        model = network(data).double().train()
+        params = PARAMS.model_copy(update={"step2_forward": forward})
+        train_batch(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, labels, 0.0, params)
+        moved[forward] = model.classifier[1].running_var - 1
+        assert model.image_branch.norm.num_batches_tracked == 2
+    torch.testing.assert_close(moved["whole"], moved["branches"] * (1 - 0.9**2) / 0.1)
+    assert moved["branches"].abs().max() > 0.01
 
 
 def test_the_anchors_of_the_inter_modal_loss_are_the_images_or_as_released_the_texts(data):
@@ -102,9 +169,7 @@ def test_the_anchors_of_the_inter_modal_loss_are_the_images_or_as_released_the_t
     batch = data.features.batch(data.rows["train"][:16])
     labels = data.labels[data.rows["train"][:16][batch.order]]
     output = model.train()(batch)
-    found = [
-        one_batch(data, network(data), step2="merged", anchors=a)[0]["loss_clm"] for a in ("image", "text")
-    ]
+    found = [one_batch(data, network(data), step2="merged", anchors=a)[0]["L_clm"] for a in ("image", "text")]
     torch.testing.assert_close(found[0], inter_modal_loss(output.image, output.text, labels, 0.07))
     torch.testing.assert_close(found[1], inter_modal_loss(output.text, output.image, labels, 0.07))
     assert found[0] != found[1]
@@ -113,20 +178,20 @@ def test_the_anchors_of_the_inter_modal_loss_are_the_images_or_as_released_the_t
 def test_without_step_2_there_is_no_gate_and_no_inter_modal_loss(data):
     losses, decision, taken = one_batch(data, network(data), alpha=1e9, step2="never")
     assert (taken, decision) == (1, None)
-    assert losses.keys() == {"loss", "loss_ce", "loss_clt", "loss_cli"}
+    assert losses.keys() == {"loss", "L_ce", "L_clt", "L_cli"}
 
 
 def test_one_step_minimizes_all_losses_at_once(data):
     losses, decision, taken = one_batch(data, network(data), step2="merged")
     assert (taken, decision) == (1, None)
-    total = 5 * losses["loss_ce"] + losses["loss_clt"] + losses["loss_cli"] + losses["loss_clm"]
+    total = 5 * losses["L_ce"] + losses["L_clt"] + losses["L_cli"] + losses["L_clm"]
     torch.testing.assert_close(losses["loss"], total)
 
 
 def test_without_the_intra_modal_losses_step_1_is_the_cross_entropy(data):
     losses, _, _ = one_batch(data, network(data), alpha=0.0, intra_modal=False)
-    assert losses.keys() == {"loss", "loss_ce"}
-    torch.testing.assert_close(losses["loss"], 5 * losses["loss_ce"])
+    assert losses.keys() == {"loss", "L_ce"}
+    torch.testing.assert_close(losses["loss"], 5 * losses["L_ce"])
 
 
 def test_the_last_layer_alone_reads_no_other_and_no_cls(data):
@@ -154,7 +219,7 @@ def test_one_modality_alone_reads_nothing_of_the_other_and_learns_in_one_step(da
     model = network(data, modalities=modality)
     losses, decision, taken = one_batch(data, model, alpha=1e9)
     assert (taken, decision) == (1, None)
-    assert losses.keys() == {"loss", "loss_ce", {"text": "loss_clt", "image": "loss_cli"}[modality]}
+    assert losses.keys() == {"loss", "L_ce", {"text": "L_clt", "image": "L_cli"}[modality]}
     model.eval()
     batch = data.features.batch(data.rows["test"])
     output = model(batch)

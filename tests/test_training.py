@@ -1,29 +1,39 @@
 """The two steps, the loop, and what training promises of its result."""
 
-import copy
 import dataclasses
 import json
 import math
-import re
-import subprocess
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from dvclive import Live
+from ruamel.yaml import YAML
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from spp_scl.errors import UserError
+from spp_scl.model.data import load_data, load_dataset
 from spp_scl.model.inference import predict
 from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.params import TrainParams
-from spp_scl.train.artifact import Artifact, load_model, require_features, save_model
-from spp_scl.train.checkpoint import Checkpoint, training_key
+from spp_scl.train import training
+from spp_scl.train.artifact import (
+    Artifact,
+    hash_ids,
+    load_model,
+    require_features,
+    require_usable,
+    save_model,
+)
+from spp_scl.train.checkpoint import load_checkpoint, save_checkpoint, training_key
+from spp_scl.train.log import BATCH_COLUMNS, EPOCH_COLUMNS
 from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
-from spp_scl.train.training import METRICS, complete_log, epoch_batches, train, train_batch
+from spp_scl.train.steps import train_batch
+from spp_scl.train.training import epoch_batches, train
 from tests.pipeline import ROOT
 
 PARAMS = TrainParams(
@@ -37,8 +47,10 @@ PARAMS = TrainParams(
     intra_modal=True,
     anchor_in_denominator=False,
     step2="gated",
+    step2_forward="branches",
     anchors="image",
     gate="exact",
+    zero_grad="none",
     temperature=0.07,
     patience=0,
     keep="best",
@@ -46,31 +58,24 @@ PARAMS = TrainParams(
 )
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """DVCLive looks for a Git repository with a commit around the working directory."""
-    folder = tmp_path_factory.mktemp("repository")
-    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run(["git", *identity, "commit", "-q", "--allow-empty", "-m", "x"], cwd=folder, check=True)
-    return folder
-
-
 @pytest.fixture(autouse=True)
-def _inside_a_repository(repository, monkeypatch):
-    monkeypatch.chdir(repository)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-def run(data, fusion="sample", alpha=2 / 3, seed=42, **changes):
+def run(data, fusion="sample", alpha=2 / 3, seed=42, folder="run", **changes):
+    """A training from its beginning; its log lies in `folder`, and beside it its last checkpoint."""
+    Path(folder, "checkpoint").unlink(missing_ok=True)
     config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
+    params = PARAMS.model_copy(update=changes)
     return train(
         data,
         config,
         alpha=alpha,
         seed=seed,
-        params=PARAMS.model_copy(update=changes),
-        selection="f1_weighted",
-        live=Live("live", save_dvc_exp=False, dvcyaml=None),
+        params=params,
+        log_folder=folder,
+        checkpoint=f"{folder}/checkpoint",
     )
 
 
@@ -79,9 +84,7 @@ def artifact(data, trained):
 
 
 def read_log(name):
-    header, *rows = Path(f"live/plots/metrics/{name}.tsv").read_text().split("\n")[:-1]
-    assert header.split("\t")[0] == "step"
-    return [float(row.split("\t")[1]) for row in rows]
+    return pd.read_csv(f"run/{name}.csv")
 
 
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
@@ -118,7 +121,7 @@ def test_step_1_and_step_2_are_the_method(data):
     second.backward()
     optimizers[1].step()
     assert losses["loss"].item() == pytest.approx(first.item(), rel=1e-6)
-    assert losses["loss_clm"].item() == pytest.approx(second.item(), rel=1e-6)
+    assert losses["L_clm"].item() == pytest.approx(second.item(), rel=1e-6)
     expected = dict(theirs.named_parameters())
     for name, value in ours.named_parameters():
         torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-7, msg=name)
@@ -132,7 +135,7 @@ def test_without_step_2_the_weights_are_those_of_step_1_alone(data):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses, decision = train_batch(model, optimizer, batch, labels, alpha=0.0, params=PARAMS)
     assert not decision.step2
-    assert "loss_clm" not in losses
+    assert "L_clm" not in losses
     assert {s["step"].item() for s in optimizer.state.values()} == {1}
 
 
@@ -151,11 +154,11 @@ def test_training_with_a_last_batch_of_one_works(data):
 
 def test_the_best_epoch_on_validation_data_is_kept(data):
     trained = run(data, epochs=6)
-    scores = read_log("valid/f1_weighted")
-    assert trained.best_epoch == 1 + scores.index(max(scores))
+    scores = read_log("epochs")["valid_f1_weighted"]
+    assert trained.best_epoch == 1 + scores.argmax()
     output = predict(trained.model, data.features, data.rows["valid"], 16, 42)
     found = classification_metrics(output.logits, data.labels[data.rows["valid"]], data.classes)
-    assert found["f1_weighted"] == pytest.approx(max(scores))
+    assert found["f1_weighted"] == pytest.approx(scores.max(), abs=1e-6)
 
 
 def test_patience_stops_early_and_zero_never_does(data):
@@ -164,21 +167,45 @@ def test_patience_stops_early_and_zero_never_does(data):
     assert run(data, epochs=6, patience=0, learning_rate=1e-12).epochs == 6
 
 
-def test_the_log_has_a_line_a_batch_and_a_line_an_epoch(data):
+@pytest.mark.parametrize(("selection", "best"), [("f1_weighted", 2), ("f1_macro", 3)])
+def test_the_best_epoch_is_chosen_by_the_metric_of_the_dataset(data, selection, best, monkeypatch):
+    metrics, epochs = training.classification_metrics, iter(({}, {"f1_weighted": 2.0}, {"f1_macro": 2.0}))
+    monkeypatch.setattr(training, "classification_metrics", lambda *args: {**metrics(*args), **next(epochs)})
+    assert run(dataclasses.replace(data, selection=selection)).best_epoch == best
+
+
+def test_the_log_has_a_row_a_batch_and_a_row_an_epoch(data):
     trained = run(data, alpha=100.0)
-    batches = len(trained.gates)
-    assert batches == 3 * 3
-    for name in ("loss", "loss_ce", "loss_clt", "loss_cli", "loss_clm", "step2", "count_over_p"):
-        assert len(read_log(f"batch/{name}")) == batches
-    epochs = ["epoch/loss", "epoch/step2_share", "epoch/count_over_p", "epoch/saturated_share"]
-    for name in [*epochs, "valid/loss", "valid/accuracy", "valid/f1_weighted", "valid/f1_macro"]:
-        assert len(read_log(name)) == 3
-    assert read_log("epoch/learning_rate") == pytest.approx([1e-3, 1e-3, 5e-4])
-    total = [
-        5 * ce + t + i
-        for ce, t, i in zip(*(read_log(f"batch/loss_{x}") for x in ("ce", "clt", "cli")), strict=True)
-    ]
-    assert read_log("batch/loss") == pytest.approx(total, rel=1e-5)
+    batches, epochs = read_log("batches"), read_log("epochs")
+    assert tuple(batches.columns) == BATCH_COLUMNS
+    assert tuple(epochs.columns) == EPOCH_COLUMNS
+    assert batches["batch"].tolist() == list(range(1, len(trained.gates) + 1)) == list(range(1, 10))
+    assert batches["epoch"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert epochs["epoch"].tolist() == [1, 2, 3]
+    assert batches.notna().all(axis=None)
+    assert epochs.notna().all(axis=None)
+    assert epochs["learning_rate"].tolist() == pytest.approx([1e-3, 1e-3, 5e-4])
+    total = 5 * batches["L_ce"] + batches["L_clt"] + batches["L_cli"]
+    np.testing.assert_allclose(batches["loss"], total, rtol=1e-5)
+    assert batches["count_over_p"].tolist() == pytest.approx(
+        [g.count_over_p for g in trained.gates], rel=1e-5
+    )
+    assert batches["step2"].tolist() == [1] * 9
+    means = batches.groupby("epoch")[["loss", "L_ce", "L_clt", "L_cli", "L_clm", "count_over_p"]].mean()
+    np.testing.assert_allclose(epochs[means.columns], means, rtol=1e-4)
+
+
+def test_the_log_is_whole_after_each_epoch(data, monkeypatch):
+    """`dvc plots show` reads it while the training runs."""
+    seen, save = [], training.save_checkpoint
+
+    def look(*args):
+        seen.append((len(read_log("batches")), len(read_log("epochs"))))
+        save(*args)
+
+    monkeypatch.setattr(training, "save_checkpoint", look)
+    run(data)
+    assert seen == [(3, 1), (6, 2), (9, 3)]
 
 
 @pytest.mark.parametrize(("alpha", "share", "mattered"), [(0.0, 0.0, False), (1e6, 1.0, False)])
@@ -187,17 +214,28 @@ def test_a_run_in_which_alpha_made_no_difference_says_so(data, alpha, share, mat
     assert (summary["step2_share"], summary["alpha_mattered"]) == (share, mattered)
 
 
-def test_whatever_a_run_lacks_every_plot_of_the_pipeline_has_a_file(data):
-    run(data, alpha=0.0)  # without step 2, so without its loss
-    logged = set(Path("live").rglob("*.tsv"))
-    contents = {path: path.read_bytes() for path in logged}
-    assert {f"{p.parent.name}/{p.stem}" for p in logged} <= set(METRICS)
-    complete_log(Path("live"))
-    assert all(path.read_bytes() == content for path, content in contents.items())
-    assert Path("live/plots/metrics/epoch/loss_clm.tsv").read_text() == "step\tloss_clm\n"
-    plotted = re.findall(r"reports/train/(plots/\S*\.tsv)", (ROOT / "dvc.yaml").read_text())
-    assert len(plotted) > 15
-    assert all(Path("live", path).is_file() for path in plotted)
+@pytest.mark.parametrize("changes", [{"step2": "never"}, {"alpha": 0.0}, {"intra_modal": False}])
+def test_whatever_a_run_lacks_every_column_that_is_plotted_is_there(data, changes):
+    run(data, epochs=1, **changes)
+    empty = "L_clt" if "intra_modal" in changes else "L_clm"
+    for name, columns in (("batches", BATCH_COLUMNS), ("epochs", EPOCH_COLUMNS)):
+        log = read_log(name)
+        assert tuple(log.columns) == columns
+        assert log[empty].isna().all()
+        assert log["loss"].notna().all()
+    plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
+    own = {"reports/train/batches.csv": BATCH_COLUMNS, "reports/train/epochs.csv": EPOCH_COLUMNS}
+    plotted = 0
+    for plot in plots:
+        for properties in plot.values() if isinstance(plot, dict) else ():
+            for file, columns in properties["y"].items() if isinstance(properties["y"], dict) else ():
+                assert {properties["x"], *([columns] if isinstance(columns, str) else columns)} <= set(
+                    own[file]
+                )
+                # The default template draws an empty value as 0.
+                assert properties["template"] == "simple"
+                plotted += 1
+    assert plotted >= 6
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e6])
@@ -358,39 +396,33 @@ def test_scores_without_a_class_do_not_count_it():
     assert scores(matrix)["f1_macro"] == pytest.approx((6 / 7 + 8 / 9) / 2)
 
 
-class Log:
-    """A log in memory, as `train` needs one."""
-
-    def __init__(self, lines=()):
-        self.step, self.summary, self.lines = 0, {}, list(lines)
-
-    def log_metric(self, name, val):
-        self.lines.append((self.step, name, val))
-        self.summary[name] = val
-
-    def make_summary(self):
-        self.lines.append(dict(self.summary))
-
-
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 @pytest.mark.parametrize("epoch", [1, 2, 4])
-def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, data):
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
-    settings = {
-        "alpha": 2 / 3,
-        "seed": 42,
-        "params": PARAMS.model_copy(update={"epochs": 4}),
-        "selection": "f1_macro",
-    }
-    states, whole = [], Log()
-    # Copied as a file would: the run goes on changing its own tensors.
-    keep = lambda state: states.append((copy.deepcopy(state), list(whole.lines)))  # noqa: E731
-    wanted = train(data, config, live=whole, save=keep, **settings)
+def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, data, monkeypatch, caplog):
+    save = training.save_checkpoint
+
+    def keep(path, key, state):
+        save(path, key, state)
+        shutil.copy(path, f"after{state['epoch']}")
+
+    monkeypatch.setattr(training, "save_checkpoint", keep)
+    wanted = run(data, fusion, epochs=4)
+    logs = [Path(f"run/{name}.csv").read_bytes() for name in ("batches", "epochs")]
     torch.manual_seed(1234)
-    state, lines = states[epoch - 1]
-    log = Log(lines)
-    found = train(data, config, live=log, state=state, **settings)
-    assert log.lines == whole.lines
+    Path("batches.csv").write_text("half of a li")
+    Path(f"after{epoch}").rename("checkpoint")
+    caplog.set_level("INFO")
+    found = train(
+        data,
+        ModelConfig(len(data.classes), data.text_width, fusion, 0.2),
+        alpha=2 / 3,
+        seed=42,
+        params=PARAMS.model_copy(update={"epochs": 4}),
+        log_folder=".",
+        checkpoint="checkpoint",
+    )
+    assert f"going on after epoch {epoch}" in caplog.text
+    assert [Path(f"{name}.csv").read_bytes() for name in ("batches", "epochs")] == logs
     assert found.summary() == wanted.summary()
     for name, value in wanted.model.state_dict().items():
         assert torch.equal(found.model.state_dict()[name], value), name
@@ -398,53 +430,58 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    (tmp_path / "log/sub").mkdir(parents=True)
-    (tmp_path / "log/a.tsv").write_text("one\n")
-    (tmp_path / "log/sub/b.tsv").write_text("")
-    checkpoint = Checkpoint(tmp_path / "c.tmp", tmp_path / "log", "key")
-    checkpoint.save({"epoch": 3, "weights": {"x": torch.arange(3.0)}})
-    return checkpoint
+    path = tmp_path / "c.tmp"
+    weights = {"x": torch.arange(3000.0), "y": torch.ones(5, dtype=torch.int64)}
+    save_checkpoint(path, "key", {"epoch": 3, "weights": weights, "gates": [(1, None)]})
+    return path
 
 
-def test_a_checkpoint_gives_back_its_state_and_cuts_the_log_back_to_it(checkpoint):
-    (checkpoint.log_folder / "a.tsv").write_text("one\ntwo, and half a li")
-    (checkpoint.log_folder / "c.tsv").write_text("begun later\n")
-    (checkpoint.log_folder / "metrics.json").write_text("{half")
-    state = checkpoint.load()
-    assert state["epoch"] == 3
-    assert torch.equal(state["weights"]["x"], torch.arange(3.0))
-    found = {p.name: p.read_text() for p in checkpoint.log_folder.rglob("*") if p.is_file()}
-    assert found == {"a.tsv": "one\n", "b.tsv": ""}
-    checkpoint.remove()
-    assert not checkpoint.path.exists()
+def test_a_checkpoint_gives_back_its_state(checkpoint):
+    state = load_checkpoint(checkpoint, "key")
+    assert (state["epoch"], state["gates"]) == (3, [(1, None)])
+    assert torch.equal(state["weights"]["x"], torch.arange(3000.0))
 
 
-@pytest.mark.parametrize(
-    "why", ["flipped", "truncated", "empty", "another training", "a shorter log", "none"]
-)
-def test_a_checkpoint_that_is_damaged_or_of_another_training_is_not_used(why, checkpoint, caplog):
-    whole = checkpoint.path.read_bytes()
-    broken = {
-        "flipped": whole[:700] + bytes([whole[700] ^ 1]) + whole[701:],
-        "truncated": whole[:-9],
-        "empty": b"",
-    }
-    if why in broken:
-        checkpoint.path.write_bytes(broken[why])
-    elif why == "another training":
-        checkpoint = dataclasses.replace(checkpoint, key="other")
-    elif why == "a shorter log":
-        (checkpoint.log_folder / "a.tsv").write_text("on")
-    else:
-        checkpoint.remove()
-    assert checkpoint.load() is None
-    # Neither may meet a later run's other half.
-    assert not checkpoint.log_folder.exists()
-    assert not checkpoint.path.exists()
-    assert ("c.tmp: the checkpoint is damaged" in caplog.text) == (why in broken)
+@pytest.mark.parametrize("size", [0, 1, 100, 5000, -1])
+def test_a_truncated_checkpoint_is_not_used(size, checkpoint, caplog):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:size])
+    assert load_checkpoint(checkpoint, "key") is None
+    assert "c.tmp: the checkpoint is damaged" in caplog.text
 
 
-def test_a_training_is_told_from_another_by_its_data_network_and_settings(data):
+def test_a_checkpoint_with_a_flipped_bit_is_not_used_or_gives_the_same_state(checkpoint, caplog):
+    """A zip archive has bytes that say nothing; in them a flipped bit is no damage."""
+    whole, wanted = checkpoint.read_bytes(), load_checkpoint(checkpoint, "key")
+    places = [*range(0, len(whole), 97), whole.index(torch.arange(3000.0).numpy().tobytes()) + 5000]
+    used = 0
+    for place in places:
+        checkpoint.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        state = load_checkpoint(checkpoint, "key")
+        if state is not None:
+            used += 1
+            assert (state["epoch"], state["gates"]) == (wanted["epoch"], wanted["gates"])
+            assert all(torch.equal(state["weights"][n], t) for n, t in wanted["weights"].items())
+    assert used < len(places) / 5
+    assert state is None, "the last one lies among the numbers"
+    assert "differs from its CRC" in caplog.text
+
+
+def test_a_checkpoint_of_another_training_is_not_used(checkpoint, caplog):
+    assert load_checkpoint(checkpoint, "other") is None
+    assert "c.tmp: the checkpoint is of another training" in caplog.text
+    checkpoint.unlink()
+    caplog.clear()
+    assert load_checkpoint(checkpoint, "key") is None
+    assert not caplog.text
+
+
+def test_nothing_pickled_in_a_checkpoint_is_executed(checkpoint, caplog):
+    torch.save({"key": "key", "state": Path}, checkpoint)
+    assert load_checkpoint(checkpoint, "key") is None
+    assert "damaged" in caplog.text
+
+
+def test_a_training_is_distinguished_by_its_data_network_and_settings(data):
     config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
     key = training_key(data, config, {"seed": 1})
     assert key == training_key(data, config, {"seed": 1})
@@ -454,3 +491,51 @@ def test_a_training_is_told_from_another_by_its_data_network_and_settings(data):
         training_key(dataclasses.replace(data, digest="other"), config, {"seed": 1}),
     }
     assert len(others | {key}) == 4
+
+
+def test_a_training_is_distinguished_by_its_code(data, tmp_path, monkeypatch):
+    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
+    key = training_key(data, config, {})
+    package = shutil.copytree(ROOT / "spp_scl", tmp_path / "spp_scl")
+    monkeypatch.setattr("spp_scl.__file__", str(package / "__init__.py"))
+    assert training_key(data, config, {}) == key
+    for file in ("model/network.py", "train/losses.py", "features/store.py"):
+        before = (package / file).read_text()
+        (package / file).write_text(before + "\n")
+        assert training_key(data, config, {}) != key
+        (package / file).write_text(before)
+
+
+def test_a_dataset_is_read_from_where_the_stages_write_it(sample, data, tmp_path):
+    places = {
+        sample.clean: "clean/x.parquet",
+        sample.split: "split/x.parquet",
+        sample.images: "features/x/image.h5",
+        sample.texts: "features/x/text.h5",
+    }
+    for source, place in places.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).symlink_to(source)
+    assert load_dataset("x", tmp_path).digest == data.digest
+    with pytest.raises(UserError, match=r"data/clean/x\.parquet: no such file"):
+        load_dataset("x")
+
+
+def test_a_clean_table_that_does_not_say_how_to_choose_the_epoch_is_refused(sample, tmp_path):
+    table = pd.read_parquet(sample.clean)
+    table.attrs = {}
+    table.to_parquet(tmp_path / "clean.parquet", index=False)
+    with pytest.raises(UserError, match=r"clean\.parquet: .* `dvc repro clean --force`"):
+        load_data(tmp_path / "clean.parquet", sample.split, sample.images, sample.texts)
+
+
+def test_a_model_file_is_only_used_on_the_data_that_it_was_made_for(data):
+    config = ModelConfig(len(data.classes), data.text_width, "batch", 0.2)
+    known = Artifact(config, data.classes, None, hash_ids(data.ids("train")), 64, 42, 2, {})
+    require_usable(known, data, "m")
+    require_usable(dataclasses.replace(known, trained_on=None), data, "m")
+    with pytest.raises(UserError, match=r"model\.weights: m: the model was trained on other tweets"):
+        require_usable(dataclasses.replace(known, trained_on=hash_ids(data.ids("test"))), data, "m")
+    wider = dataclasses.replace(config, text_width=999)
+    with pytest.raises(UserError, match=r"model\.weights: m: the model takes texts of width 999"):
+        require_usable(dataclasses.replace(known, config=wider), data, "m")

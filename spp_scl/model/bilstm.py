@@ -20,22 +20,25 @@ from spp_scl.model.packing import Packing
 torch.zeros(1).tanh_()
 
 
-class BiLstm(nn.LSTM):
-    """One layer, both directions, no bias."""
+def bilstm(lstm: nn.LSTM, words: torch.Tensor, packing: Packing) -> torch.Tensor:
+    """What `lstm` (one layer, both directions, no bias) gives for packed texts.
 
-    def __init__(self, width: int, units: int):
-        super().__init__(width, units, bias=False, bidirectional=True)
+    Args:
+        lstm: of K units each way.
+        words: (W, D).
+        packing: of the words.
 
-    def forward(self, words: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """From (W, D) to (W, 2K), the two directions side by side."""
-        if not len(words):
-            return words.new_zeros(0, 2 * self.hidden_size)
-        if words.device.type != "cpu":
-            packed = nn.utils.rnn.PackedSequence(words, torch.tensor(packing.sizes))
-            return super().forward(packed)[0].data
-        inputs = torch.cat([_reorder(self.weight_ih_l0), _reorder(self.weight_ih_l0_reverse)])
-        recurrent = torch.stack([_reorder(self.weight_hh_l0), _reorder(self.weight_hh_l0_reverse)])
-        return _Recurrence.apply(F.linear(words, inputs), recurrent, packing)
+    Returns:
+        (W, 2K), the two directions side by side.
+    """
+    if not len(words):
+        return words.new_zeros(0, 2 * lstm.hidden_size)
+    if words.device.type != "cpu":
+        packed = nn.utils.rnn.PackedSequence(words, torch.tensor(packing.sizes))
+        return lstm(packed)[0].data
+    inputs = torch.cat([_reorder(of_input) for of_input, _ in lstm.all_weights])
+    recurrent = torch.stack([_reorder(of_state) for _, of_state in lstm.all_weights])
+    return _Recurrence.apply(F.linear(words, inputs), recurrent, packing)
 
 
 def _reorder(weight: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
     labels = torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64)
     digest = hashlib.sha256(f"{selection} {image_features.digest} {text_features.digest}".encode())
     for part in (labels, *rows.values()):
-        digest.update(part.numpy())
+        digest.update(part.numpy().tobytes())
     return Data(
         table,
         [str(name) for name in table["label"].cat.categories],

@@ -5,6 +5,7 @@ number of matrices at once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,8 @@ def scores(matrices: np.ndarray) -> dict[str, np.ndarray]:
 
 def classification_metrics(
     logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]
-) -> dict[str, float | dict[str, float]]:
-    """Accuracy, F1, precision and recall over classes, cross entropy, and each class's F1.
+) -> dict[str, Any]:
+    """Accuracy, F1, precision and recall over classes, cross entropy (`loss`), and `f1`, a dict by class.
 
     Args:
         logits: (n, C) float32.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from spp_scl.model.batches import Batch
-from spp_scl.model.bilstm import BiLstm
+from spp_scl.model.bilstm import bilstm
 from spp_scl.model.packing import Packing
 
 LAYERS = 4  # of the text encoder
@@ -154,7 +154,7 @@ class TextBranch(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.attention = LastLayer() if config.layers == "last" else HierarchicalAttention()
-        self.lstm = BiLstm(config.text_width, TOKEN // 2)
+        self.lstm = nn.LSTM(config.text_width, TOKEN // 2, bias=False, bidirectional=True)
         self.mlp = mlp(config.dropout)
         self.align = align(config.dropout)
 
@@ -162,7 +162,7 @@ class TextBranch(nn.Module):
         self, words: torch.Tensor, cls: torch.Tensor, packing: Packing
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """T_p (B, 32) and the tokens (W, 128)."""
-        tokens = self.lstm(self.attention(words, cls, packing), packing)
+        tokens = bilstm(self.lstm, self.attention(words, cls, packing), packing)
         return self.align(self.mlp(packing.mean(tokens))), tokens
 
 
@@ -273,6 +273,11 @@ def mlp(dropout: float) -> nn.Sequential:
 def align(dropout: float) -> nn.Sequential:
     """From 32 to 32, into the shared space."""
     return nn.Sequential(nn.Linear(SHARED, SHARED), nn.BatchNorm1d(SHARED), nn.ReLU(), nn.Dropout(dropout))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable values."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

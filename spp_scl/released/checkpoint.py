@@ -9,15 +9,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before transformers)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before transformers)
 
 # isort: split
 from transformers import AutoConfig, AutoTokenizer, BertModel
 
+from spp_scl.encoders.image import ImageEncoder
+from spp_scl.encoders.state_dict import read_state_dict, require_fit
+from spp_scl.encoders.text import TextEncoder
 from spp_scl.errors import UserError, first_line
-from spp_scl.features.image import ImageEncoder
-from spp_scl.features.state_dict import read_state_dict, require_fit
-from spp_scl.features.text import TextEncoder
 from spp_scl.files import replacing
 from spp_scl.model.network import ModelConfig, SppScl
 from spp_scl.train.artifact import Artifact, save_model

@@ -11,10 +11,13 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from spp_scl.errors import UserError, first_line
-from spp_scl.files import look_again, read_json, replacing, write_json
+from spp_scl.files import replacing, write_json
+from spp_scl.model.data import Data
 from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.previous import damaged_output
 
 _FORMAT = 4
+_AGAIN = "train it again with `dvc repro train --force`"
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,12 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
     """
     path = Path(path)
     description = path.with_suffix(".json")
-    again = "train it again with `dvc repro train --force`"
     try:
-        values = read_json(description, "the model's description")
+        values = json.loads(description.read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("not a description")
         if values.pop("format") != _FORMAT:
-            raise UserError(f"{description}: of another format; {again}")
+            raise UserError(f"{description}: of another format; {_AGAIN}")
         known, content = values.pop("sha256"), path.read_bytes()
         if known != _hash(content, values):
             raise ValueError("they differ from their hash")
@@ -74,17 +78,10 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
         model = SppScl(artifact.config)
         model.load_state_dict(state)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {again}") from None
-    except UserError:
-        look_again(description)
-        raise
+        raise UserError(f"{path}: no such file; {_AGAIN}") from None
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        look_again(path)
-        look_again(description)
-        raise UserError(
-            f"{path}: damaged, or not the model that {description.name} describes "
-            f"({first_line(error)}); {again}"
-        ) from None
+        why = f"or not the model that {description.name} describes: {first_line(error)}"
+        raise damaged_output(why, path, description) from None
     return model.eval(), artifact
 
 
@@ -93,23 +90,41 @@ def hash_ids(ids: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(sorted(ids)).encode()).hexdigest()
 
 
-def _hash(weights: bytes, values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(weights + json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def require_features(artifact: Artifact, features: str, classes: list[str], path: Path | str) -> None:
     """Refuse features of another encoder, or of other classes, than the model was trained on.
 
     Raises:
         UserError: they are.
     """
-    again = "train it again with `dvc repro train --force`"
     if artifact.features not in (None, features):
         raise UserError(
-            f"{path}: the model was trained on features of another encoder than these files hold; {again}"
+            f"{path}: the model was trained on features of another encoder than these files hold; {_AGAIN}"
         )
     if artifact.classes != classes:
         raise UserError(
             f"{path}: the model knows the classes {', '.join(artifact.classes)}, and the data has "
-            f"{', '.join(classes)}; {again}"
+            f"{', '.join(classes)}; {_AGAIN}"
         )
+
+
+def require_usable(artifact: Artifact, data: Data, path: Path | str) -> None:
+    """Refuse a model file (`model.weights`) that cannot be tested on this data.
+
+    Raises:
+        UserError: it takes other features, has other classes, or was trained on other tweets.
+    """
+    require_features(artifact, data.fingerprint, data.classes, path)
+    if artifact.config.text_width != data.text_width:
+        raise UserError(
+            f"model.weights: {path}: the model takes texts of width {artifact.config.text_width}, and the "
+            f"text encoder's is {data.text_width}; choose its own encoder (text_features.weights)"
+        )
+    if artifact.trained_on not in (None, hash_ids(data.ids("train"))):
+        raise UserError(
+            f"model.weights: {path}: the model was trained on other tweets than this split's, and would be "
+            "tested on some of them; choose the split that it was trained with"
+        )
+
+
+def _hash(weights: bytes, values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(weights + json.dumps(values, sort_keys=True).encode()).hexdigest()

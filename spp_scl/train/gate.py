@@ -5,11 +5,16 @@ number of pairs with equal labels. Step 2 is skipped once count >= floor(alpha *
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from statistics import fmean
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+
+# What is reported of the gates of several batches, each a share of the batches or a mean over them.
+GATE = ("step2_share", "step2_share_float32", "count_over_p", "saturated_share")
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Gate:
             and none is below m, whatever alpha is.
         step2: whether step 2 runs.
         step2_float32: whether it would, were the sigmoids compared in float32 as the released code does.
-        alpha_from: from which alpha on it would, all else being equal; `nan` where alpha does not decide.
+        alpha_from: from which alpha on it would, all else being equal; None where alpha does not decide.
     """
 
     count: int
@@ -31,7 +36,12 @@ class Gate:
     saturated: float
     step2: bool
     step2_float32: bool
-    alpha_from: float
+    alpha_from: float | None
+
+    @property
+    def count_over_p(self) -> float:
+        """What alpha is compared with."""
+        return self.count / self.positives
 
 
 @torch.no_grad()
@@ -93,7 +103,30 @@ def _smallest_alpha(count: int, positives: int) -> float:
     return alpha
 
 
-def describe_gate(training: dict) -> str:
+def gate_means(gates: Sequence[Gate]) -> dict[str, float]:
+    """`GATE`, of at least one gate."""
+    values = [(g.step2, g.step2_float32, g.count_over_p, g.saturated) for g in gates]
+    return dict(zip(GATE, map(fmean, zip(*values, strict=True)), strict=True))
+
+
+def summarize_gates(gates: Sequence[Gate]) -> dict[str, float | bool | None]:
+    """What the metrics say of all gates of a run; without any, that step 2 ran in no batch.
+
+    When step 2 ran in every batch, `alpha_bound` is the alpha from which on every other one gives this same
+    model; when in none, the one below which; None where alpha mattered or did not decide.
+    """
+    if not gates:
+        return {**dict.fromkeys(GATE), "step2_share": 0.0, "alpha_mattered": False, "alpha_bound": None}
+    means = gate_means(gates)
+    mattered = 0 < means["step2_share"] < 1
+    bounds = [g.alpha_from for g in gates if g.alpha_from is not None]
+    bound = None
+    if bounds and not mattered:
+        bound = max(bounds) if means["step2_share"] else min(bounds)
+    return {**means, "alpha_mattered": mattered, "alpha_bound": bound}
+
+
+def describe_gate(training: Mapping[str, Any]) -> str:
     """One plain sentence on the gate."""
     if not training:
         return (
@@ -105,11 +138,11 @@ def describe_gate(training: dict) -> str:
         return "There was no gate: step 2 was not to run, whatever alpha is."
     if training["alpha_mattered"]:
         return f"Step 2 ran in {share:.1%} of the batches."
-    told = f"Step 2 ran in {'every batch' if share == 1 else 'no batch'} of the whole run"
+    ran = f"Step 2 ran in {'every batch' if share == 1 else 'no batch'} of the whole run"
     bound = training["alpha_bound"]
     if bound is None:
-        return f"{told}, whatever alpha is."
+        return f"{ran}, whatever alpha is."
     # Rounded to where the sentence stays true.
     if share == 1:
-        return f"{told}: every alpha from {math.ceil(bound * 1e4) / 1e4} on gives this same model."
-    return f"{told}: every alpha below {math.floor(bound * 1e4) / 1e4} gives this same model."
+        return f"{ran}: every alpha from {math.ceil(bound * 1e4) / 1e4} on gives this same model."
+    return f"{ran}: every alpha below {math.floor(bound * 1e4) / 1e4} gives this same model."
