@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from spp_scl.clean.table import read_clean
-from spp_scl.features.image import encode_images
-from spp_scl.features.weights import choose_weights
-from spp_scl.params import load_params
+from spp_scl.encoders.image import encode_images
+from spp_scl.encoders.weights import choose_weights, require_weights
+from spp_scl.params import Params
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
+    # Of both encoders now: pictures may take hours, and texts come after them.
+    require_weights(params.image_features.weights, params.text_features.weights)
     encode_images(
         read_clean(f"data/clean/{params.dataset}.parquet"),
         Path("data/raw") / params.dataset,

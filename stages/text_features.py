@@ -1,14 +1,13 @@
 """Texts to frozen BERT features."""
 
 from spp_scl.clean.table import read_clean
-from spp_scl.features.text import encode_texts
-from spp_scl.features.weights import choose_weights
-from spp_scl.params import load_params
+from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.weights import choose_weights
+from spp_scl.params import Params
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     encode_texts(
         read_clean(f"data/clean/{params.dataset}.parquet"),
         f"data/features/{params.dataset}/text.h5",

@@ -2,14 +2,15 @@
 
 import signal
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before anything that imports torchvision)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before anything that imports torchvision)
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.features.image import encode_images
-from spp_scl.features.text import encode_texts
+from spp_scl.encoders.image import encode_images
+from spp_scl.encoders.text import encode_texts
 from spp_scl.model.data import load_data
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.sample import write_sample
@@ -18,7 +19,7 @@ from spp_scl.split.splitting import split_table
 # A shell's background jobs ignore Ctrl-C, and so would the stages that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ENCODING = {"weights": "untrained", "seed": 1, "batch_size": 8, "precision": "auto"}
+ENCODING: dict[str, Any] = {"weights": "untrained", "seed": 1, "batch_size": 8, "precision": "auto"}
 
 
 @pytest.fixture(scope="session")

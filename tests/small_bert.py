@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before transformers)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before transformers)
 
 # isort: split
 from transformers import BertConfig, BertModel

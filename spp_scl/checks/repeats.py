@@ -11,6 +11,7 @@ import pandas as pd
 from spp_scl.clean.pictures import reopen_picture
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError, first_line
+from spp_scl.previous import damaged_output
 from spp_scl.progress import progress
 
 # Of the 64 bits of a perceptual hash, how many may differ in nearly identical pictures: a picture saved
@@ -63,10 +64,7 @@ def read_repeats(path: Path | str, ids: Sequence[str]) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro repeats`") from None
     except ValueError as error:  # of pandas, too
-        raise UserError(
-            f"{path}: damaged ({first_line(error)}); "
-            "rebuild it with `dvc repro --force --single-item repeats`"
-        ) from None
+        raise damaged_output(first_line(error), path) from None
     return found.set_index("id").loc[list(ids)].reset_index()
 
 

@@ -6,7 +6,8 @@ from typing import get_args
 import pandas as pd
 
 from spp_scl.errors import UserError, first_line
-from spp_scl.raw import Selection
+from spp_scl.options import Selection
+from spp_scl.previous import damaged_output
 
 # picture: SHA-256 of the decoded pixels, so that equal pictures are found under any name and metadata;
 # split: where the source itself assigns one.
@@ -31,7 +32,7 @@ def read_clean(path: Path | str) -> pd.DataFrame:
         or not isinstance(table["label"].dtype, pd.CategoricalDtype)
         or table.attrs.get("selection") not in get_args(Selection)
     ):
-        raise UserError(f"{path}: not a clean table; {_rebuild('clean')}")
+        raise damaged_output("not a clean table", path)
     return table
 
 
@@ -51,9 +52,4 @@ def read_parquet(path: Path | str, stage: str) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro {stage}`") from None
     except Exception as error:  # on a damaged file the parser raises many kinds of errors
-        raise UserError(f"{path}: damaged ({first_line(error)}); {_rebuild(stage)}") from None
-
-
-def _rebuild(stage: str) -> str:
-    # Forced: DVC takes a file of unchanged size and time for unchanged.
-    return f"rebuild it with `dvc repro --force --single-item {stage}`"
+        raise damaged_output(first_line(error), path) from None

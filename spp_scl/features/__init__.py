@@ -1,1 +1,1 @@
-"""Frozen encoders and the files that keep what they computed."""
+"""Feature files: what is in them, who wrote them, and reading them."""

@@ -17,7 +17,7 @@ class EncoderInfo:
 
     Args:
         architecture: for instance `resnet50`.
-        weights: where they came from, for people.
+        weights: their source, in words.
         sha256: of the weights, and of the vocabulary where there is one.
         preparation: what is done to an input before the encoder sees it.
         precision: the arithmetic.
@@ -50,7 +50,9 @@ class EncoderInfo:
 
 def hash_code(*modules: ModuleType) -> str:
     """SHA-256 of what modules do: their sources without comments and layout."""
-    trees = [ast.dump(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))) for module in modules]
+    trees = [
+        ast.dump(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))) for module in modules
+    ]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 
@@ -60,7 +62,7 @@ def hash_weights(tensors: Mapping[str, torch.Tensor], *more: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     for text in more:
         digest.update(text.encode())
     return digest.hexdigest()

@@ -1,9 +1,9 @@
 """The HDF5 files of features: float16, ids in row order, and attributes that say who wrote them.
 
 A file is read through a memory map, so that it may be larger than the memory. Each item carries the hash of
-what was encoded, by which a later run takes it over, and a CRC-32 of its features, by which damage is found.
+what was encoded, by which a later run finds and copies it, and a CRC-32 of its features, which shows damage.
 
-Shapes: N rows, M different pictures, W words in all, L = 4 layers, D the text encoder's width.
+Shapes: N rows, M different pictures, P positions (7 x 7), C channels, W words in all, L layers, D width.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import torch
 
 from spp_scl.errors import UserError, first_line
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.files import look_again
+from spp_scl.previous import damaged_output
 
 FORMAT = 2
 
@@ -35,7 +35,7 @@ class ImageFeatures:
     Args:
         ids: N ids.
         index: (N,) which map is a row's; -1: a blank picture, all zeros.
-        maps: (M, 49, 2048) float16, the 7 x 7 positions row by row.
+        maps: (M, P, C) float16, the positions row by row.
         encoder: who wrote them.
         digest: a hash of all this.
     """
@@ -49,7 +49,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """Hidden states of the last four layers, real words only.
+    """Hidden states of the last layers, real words only.
 
     Args:
         ids: N ids.
@@ -76,6 +76,7 @@ class FeatureFile:
 
     def __init__(self, file: h5py.File, kind: str):
         self.file = file
+        self.kind = kind
         self.encoder = str(file.attrs["encoder"])
         self.keys = file["keys"][:]
         self.sums = file["sums"][:]
@@ -94,9 +95,8 @@ def read_images(path: Path | str) -> ImageFeatures:
     Raises:
         UserError: it is missing, damaged or of another kind.
     """
-    ids, encoder, tables, (maps,), digest = _read(path, "image")
-    index = tables["index"]
-    if len(index) != len(ids) or maps.shape[1:] != (49, 2048) or (index >= len(maps)).any():
+    ids, encoder, index, (maps,), digest = _read(path, "image")
+    if len(index) != len(ids) or maps.ndim != 3 or (index >= len(maps)).any():
         raise _damaged(path, "image", "its parts do not fit together")
     return ImageFeatures(ids, index, maps, encoder, digest)
 
@@ -107,8 +107,7 @@ def read_texts(path: Path | str) -> TextFeatures:
     Raises:
         UserError: it is missing, damaged or of another kind.
     """
-    ids, encoder, tables, (cls, words), digest = _read(path, "text")
-    offsets = tables["offsets"]
+    ids, encoder, offsets, (cls, words), digest = _read(path, "text")
     if (
         len(offsets) != len(ids) + 1
         or len(cls) != len(ids)
@@ -141,7 +140,8 @@ def fingerprint(images: ImageFeatures, texts: TextFeatures) -> str:
 
 def _read(
     path: Path | str, kind: str
-) -> tuple[list[str], EncoderInfo, dict[str, torch.Tensor], list[torch.Tensor], str]:
+) -> tuple[list[str], EncoderInfo, torch.Tensor, list[torch.Tensor], str]:
+    """The ids, the encoder, `index` or `offsets`, the mapped features, and a hash of all this."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file; make it with `dvc repro {kind}_features`")
@@ -150,30 +150,20 @@ def _read(
             if file.attrs["kind"] != kind or file.attrs["format"] != FORMAT:
                 raise _damaged(path, kind, "it is of another kind or format")
             encoder = EncoderInfo(**json.loads(file.attrs["encoder"]))
-            other = "index" if kind == "image" else "offsets"
-            tables = {name: file[name][...] for name in ("ids", other, "keys")}
-            if (
-                encoder.fingerprint != file.attrs["fingerprint"]
-                or hash_tables(tables) != file.attrs["tables"]
-            ):
+            rows = "index" if kind == "image" else "offsets"
+            tables = {name: file[name][...] for name in ("ids", rows, "keys")}
+            known = (file.attrs["fingerprint"], file.attrs["tables"])
+            if known != (encoder.fingerprint, hash_tables(tables)):
                 raise _damaged(path, kind, "its attributes and tables do not agree")
             opened = FeatureFile(file, kind)
             arrays = {name: _map(path, dataset) for name, dataset in opened.arrays.items()}
-            bad = _damaged_items(arrays, opened)
-            if bad:
-                raise _damaged(path, kind, f"{len(bad)} of {len(opened.keys)} items differ from their CRC")
-            ids = [row_id.decode() for row_id in tables["ids"]]
-            return (
-                ids,
-                encoder,
-                {other: torch.from_numpy(tables[other])},
-                [torch.from_numpy(array) for array in arrays.values()],
-                hash_tables(
-                    {**tables, "sums": opened.sums, "encoder": np.array([encoder.to_json().encode()])}
-                ),
-            )
+            if bad := _count_damaged(arrays, opened):
+                raise _damaged(path, kind, f"{bad} of {len(opened.keys)} items differ from their CRC")
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _damaged(path, kind, first_line(error)) from None
+    ids = [row_id.decode() for row_id in tables["ids"]]
+    digest = hash_tables({**tables, "sums": opened.sums, "encoder": np.array([encoder.to_json().encode()])})
+    return ids, encoder, torch.from_numpy(tables[rows]), list(map(torch.from_numpy, arrays.values())), digest
 
 
 def _map(path: Path, dataset: h5py.Dataset) -> np.ndarray:
@@ -186,26 +176,24 @@ def _map(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     return np.memmap(path, np.float16, "c", offset, dataset.shape)
 
 
-def _damaged_items(arrays: Mapping[str, np.ndarray], opened: FeatureFile) -> list[int]:
-    def bad(items: np.ndarray) -> list[int]:
-        found = []
+def _count_damaged(arrays: Mapping[str, np.ndarray], opened: FeatureFile) -> int:
+    def count(items: np.ndarray) -> int:
+        found = 0
         for item in items:
             parts = [a[opened.bounds[n][item] : opened.bounds[n][item + 1]] for n, a in arrays.items()]
-            if crc(parts) != opened.sums[item]:
-                found.append(int(item))
+            found += crc(parts) != opened.sums[item]
         return found
 
     # A CRC releases the interpreter's lock, so threads are enough.
     with ThreadPoolExecutor() as pool:
-        shares = np.array_split(np.arange(len(opened.keys)), 8 * (os.cpu_count() or 1))
-        return [item for found in pool.map(bad, shares) for item in found]
+        return sum(pool.map(count, np.array_split(np.arange(len(opened.keys)), 8 * (os.cpu_count() or 1))))
 
 
 def crc(parts: Sequence[np.ndarray]) -> int:
     """CRC-32 of arrays, one after the other."""
     value = 0
     for part in parts:
-        value = zlib.crc32(part.reshape(-1).view(np.uint8), value)
+        value = zlib.crc32(part.reshape(-1).view(np.uint8).data, value)
     return value
 
 
@@ -214,13 +202,9 @@ def hash_tables(tables: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, table in tables.items():
         digest.update(f"{name} {table.dtype} {table.shape}\n".encode())
-        digest.update(np.ascontiguousarray(table).view(np.uint8).reshape(-1))
+        digest.update(np.ascontiguousarray(table).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
 
 
-def _damaged(path: Path, kind: str, why: str) -> UserError:
-    look_again(path)
-    return UserError(
-        f"{path}: damaged, or not a file of {kind} features ({why}); `dvc repro` rebuilds it "
-        f"(by itself: `dvc repro {kind}_features`)"
-    )
+def _damaged(path: Path | str, kind: str, why: str) -> UserError:
+    return damaged_output(f"or not a file of {kind} features: {why}", path)

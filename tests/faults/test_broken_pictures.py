@@ -17,8 +17,8 @@ from PIL import Image
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.pictures import open_picture
+from spp_scl.encoders.image import encode_images
 from spp_scl.errors import UserError
-from spp_scl.features.image import encode_images
 from spp_scl.features.store import read_images
 from spp_scl.raw.datasets import DATASETS
 from tests.conftest import ENCODING
@@ -235,13 +235,13 @@ def uploads(tmp_path_factory):
         kept[str(number)] = decodes(folder / name) if expected is UNKNOWN else expected
     posts = {"id": list(kept), "text": "a tweet", "image": list(pictures), "label": ["p", "n"] * 100}
     pd.DataFrame(posts).to_csv(folder / "posts.csv", index=False)
-    rows = DATASETS["custom"].read(folder)
+    rows = DATASETS["own"].read(folder)
     return SimpleNamespace(folder=folder, rows=rows, kept=kept, names=dict(zip(kept, pictures, strict=True)))
 
 
 @pytest.fixture(scope="module")
 def cleaned(uploads):
-    return clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "drop", "drop")
+    return clean_rows(uploads.rows, uploads.folder, DATASETS["own"], "drop", "drop")
 
 
 def test_the_damage_leaves_some_pictures_whole_enough_and_others_not(uploads):
@@ -267,7 +267,7 @@ def test_drop_keeps_exactly_what_decodes_and_gives_the_name_and_a_reason_of_ever
 
 
 def test_blank_keeps_every_row_and_leaves_exactly_the_unreadable_ones_without_a_picture(uploads, cleaned):
-    table, dropped, report = clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "blank", "drop")
+    table, dropped, report = clean_rows(uploads.rows, uploads.folder, DATASETS["own"], "blank", "drop")
     assert table["id"].tolist() == list(uploads.kept)
     assert table["image"].notna().tolist() == list(uploads.kept.values())
     assert dropped.empty
@@ -279,7 +279,7 @@ def test_blank_keeps_every_row_and_leaves_exactly_the_unreadable_ones_without_a_
 
 def test_error_refuses_the_unreadable_ones_by_number_name_and_reason(uploads):
     with pytest.raises(UserError) as caught:
-        clean_rows(uploads.rows, uploads.folder, DATASETS["custom"], "error", "drop")
+        clean_rows(uploads.rows, uploads.folder, DATASETS["own"], "error", "drop")
     first = next(name for row_id, name in uploads.names.items() if not uploads.kept[row_id])
     message = str(caught.value)
     assert f"{200 - sum(uploads.kept.values())} row(s)" in message
@@ -297,7 +297,7 @@ import sys
 from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.raw.datasets import DATASETS
-folder, dataset = Path(sys.argv[1]), DATASETS["custom"]
+folder, dataset = Path(sys.argv[1]), DATASETS["own"]
 clean_rows(dataset.read(folder), folder, dataset, "drop", "drop")
 """
     assert peak_memory(code, uploads.folder) < GIB

@@ -15,10 +15,10 @@ import torch
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.table import read_clean
+from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.vocabulary import collect_vocabulary
 from spp_scl.errors import UserError
 from spp_scl.features.store import read_texts
-from spp_scl.features.text import encode_texts
-from spp_scl.features.vocabulary import collect_vocabulary
 from spp_scl.raw.datasets import DATASETS
 from tests.conftest import ENCODING
 from tests.faults.memory import GIB, peak_memory
@@ -224,7 +224,7 @@ def test_every_clean_text_is_one_line_of_utf8_without_control_characters_and_rea
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_posts_with_the_same_texts_are_cleaned_to_the_same(tweets, tmp_path, kind):
+def test_own_posts_with_the_same_texts_are_cleaned_to_the_same(tweets, tmp_path, kind):
     ids = [str(n) for n in range(200)]
     posts = pd.DataFrame({"id": ids, "text": tweets.texts, "image": "", "label": ["p", "n"] * 100})
     if kind == "csv":
@@ -232,13 +232,13 @@ def test_custom_posts_with_the_same_texts_are_cleaned_to_the_same(tweets, tmp_pa
         (tmp_path / "posts.csv").write_bytes(posts.to_csv(index=False, lineterminator="\r\n").encode())
     else:
         posts.to_parquet(tmp_path / "posts.parquet")
-    found, _ = clean("custom", DATASETS["custom"].read(tmp_path), tmp_path, "blank")
+    found, _ = clean("own", DATASETS["own"].read(tmp_path), tmp_path, "blank")
     expected, _ = clean("mvsa_single", tweets.rows, tweets.folder, "blank")
     assert found["text"].tolist() == expected["text"].tolist()
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_posts_with_half_an_emoji_in_them_are_refused_by_their_path(tmp_path, kind):
+def test_own_posts_with_half_an_emoji_in_them_are_refused_by_their_path(tmp_path, kind):
     path = tmp_path / f"posts.{kind}"
     columns = {"id": ["1", "2"], "text": ["a", "12345"], "image": ["", ""], "label": ["x", "y"]}
     if kind == "csv":
@@ -247,7 +247,7 @@ def test_custom_posts_with_half_an_emoji_in_them_are_refused_by_their_path(tmp_p
         pa.parquet.write_table(pa.table(columns), path)
     path.write_bytes(path.read_bytes().replace(b"12345", b"1\xed\xa0\xbd2"))
     with pytest.raises(UserError, match=r"posts\."):
-        DATASETS["custom"].read(tmp_path)
+        DATASETS["own"].read(tmp_path)
 
 
 def test_half_an_emoji_in_hfm_s_escapes_is_cleaned_and_encoded(bert, tmp_path):
@@ -300,7 +300,7 @@ def test_from_the_files_to_the_features_they_take_less_than_2_gib_and_2_minutes(
 import sys
 from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.features.text import encode_texts
+from spp_scl.encoders.text import encode_texts
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.split.splitting import repeats
 raw, bert, out = map(Path, sys.argv[1:])

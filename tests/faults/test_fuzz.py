@@ -58,7 +58,7 @@ def rows_or_refusal(dataset: str, folder: Path) -> list[RawRow] | None:
     try:
         rows = DATASETS[dataset].read(folder)
     except UserError as error:
-        file = {"hfm": "text/", "custom": "posts."}.get(dataset, "labelResultAll.txt")
+        file = {"hfm": "text/", "own": "posts."}.get(dataset, "labelResultAll.txt")
         if f"{folder}/{file}" not in str(error):
             raise
         return None
@@ -290,7 +290,7 @@ def csv_posts(draw) -> bytes:
 @given(content=st.binary(max_size=200), headed=st.booleans(), kind=st.sampled_from(["csv", "parquet"]))
 def test_any_bytes_as_posts(folder, content, headed, kind):
     head = {"csv": b"id,text,image,label\n", "parquet": b"PAR1"}[kind] * headed
-    rows_or_refusal("custom", write_posts(folder, kind, head + content))
+    rows_or_refusal("own", write_posts(folder, kind, head + content))
 
 
 @fuzz
@@ -309,7 +309,7 @@ def test_valid_posts_are_read_as_they_are(folder, rows, kind):
         buffer.write(posts.to_csv(index=False, lineterminator="\r\n").encode())
     else:
         posts.to_parquet(buffer)
-    found = rows_or_refusal("custom", write_posts(folder, kind, buffer.getvalue()))
+    found = rows_or_refusal("own", write_posts(folder, kind, buffer.getvalue()))
     assert [row.id for row in found] == [str(n) for n in range(len(rows))]
     assert [row.text for row in found] == text
     assert [row.image or "" for row in found] == list(image)
@@ -362,9 +362,9 @@ def parquet_posts(draw) -> bytes:
 @given(data=st.data())
 @pytest.mark.parametrize(("kind", "posts"), [("csv", csv_posts()), ("parquet", parquet_posts())])
 def test_almost_valid_posts(folder, data, kind, posts):
-    rows = rows_or_refusal("custom", write_posts(folder, kind, data.draw(posts)))
+    rows = rows_or_refusal("own", write_posts(folder, kind, data.draw(posts)))
     if rows:
-        clean_or_refusal("custom", rows, folder)
+        clean_or_refusal("own", rows, folder)
 
 
 @fuzz
@@ -380,7 +380,7 @@ def test_damaged_parquet_posts(folder, damage, cut):
     for place, byte in damage:
         content[int(place * len(content))] = byte
     rows_or_refusal(
-        "custom", write_posts(folder, "parquet", content if damage else content[: int(cut * len(content))])
+        "own", write_posts(folder, "parquet", content if damage else content[: int(cut * len(content))])
     )
 
 
@@ -582,12 +582,12 @@ def tables(draw) -> pd.DataFrame:
 )
 def test_a_split_has_each_row_once_and_each_class_everywhere_or_says_why_not(table, protocol, seed):
     try:
-        split, report = split_table(table, "custom", Path("nowhere"), protocol, seed)
+        split, report = split_table(table, "own", Path("nowhere"), protocol, seed)
     except UserError as error:
         if "split.protocol" not in str(error):
             raise
         return
-    again, _ = split_table(table, "custom", Path("nowhere"), protocol, seed)
+    again, _ = split_table(table, "own", Path("nowhere"), protocol, seed)
     pd.testing.assert_frame_equal(split, again)
     joined = table.drop(columns="split").merge(split, on="id", how="left", validate="one_to_one")
     assert joined["id"].tolist() == table["id"].tolist()

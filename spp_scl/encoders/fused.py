@@ -1,25 +1,32 @@
-"""ResNet-50 for encoding: the same numbers up to rounding, in less than half the time on a CPU.
+"""ResNet-50 for encoding on a CPU: the same numbers up to rounding, in less time.
 
 Between convolutions a network mostly moves memory. So batch normalizations are multiplied into them,
-weights are rounded once instead of in every batch, and on a CPU oneDNN applies ReLU, or adds the skip
-connection, while it writes a convolution's result.
+weights are rounded once instead of in every batch, and oneDNN applies ReLU, or adds the skip connection,
+while it writes a convolution's result.
+
+Measured in pictures a second, against torch's public operations, in bfloat16: 165 to 95 with AMX, 46 to 45
+with AVX512-BF16 and no AMX. oneDNN's fused operators have no public name in torch; where they are missing, or
+do not take the precision, the public ones compute.
 """
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before torchvision)
 
 # isort: split
 from torchvision.models import ResNet
 from torchvision.models.resnet import Bottleneck
 
+from spp_scl.features.device import onednn_takes_bf16
+
 
 def fuse(net: ResNet, dtype: torch.dtype, device: torch.device) -> None:
     """Make a ResNet of bottlenecks, in evaluation mode, a faster one in place, in another precision."""
-    # What torch's own compiler uses on a CPU; torch offers it under no public name.
     onednn = device.type == "cpu" and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    if dtype == torch.bfloat16:
+        onednn = onednn and onednn_takes_bf16()
     net.conv1, net.bn1 = _multiply(net.conv1, net.bn1), nn.Identity()
     for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
         for name, block in layer.named_children():

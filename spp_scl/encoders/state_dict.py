@@ -16,7 +16,7 @@ def read_state_dict(path: Path, where: str) -> dict[str, torch.Tensor]:
 
     Args:
         path: of the file.
-        where: what the message begins with.
+        where: how the message begins.
 
     Raises:
         UserError: it is damaged, or holds anything but named tensors.
@@ -40,14 +40,16 @@ def read_state_dict(path: Path, where: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def require_fit(missing: Sequence[str], unknown: Sequence[str], misshapen: Sequence[str], told: str) -> None:
+def require_fit(
+    missing: Sequence[str], unknown: Sequence[str], misshapen: Sequence[str], problem: str
+) -> None:
     """Refuse a state dict that differs from what its network has.
 
     Args:
         missing: names that it lacks.
         unknown: names that the network lacks.
         misshapen: names of tensors of another shape, or what is to be said of them.
-        told: what the state dict is not, with which the message begins.
+        problem: how the message begins.
 
     Raises:
         UserError: one of them is not empty.
@@ -63,4 +65,4 @@ def require_fit(missing: Sequence[str], unknown: Sequence[str], misshapen: Seque
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             parts.append(f"{kind}: {', '.join(sorted(names)[:_NAMED])}{more}")
     if parts:
-        raise UserError(f"{told} ({'; '.join(parts)})")
+        raise UserError(f"{problem} ({'; '.join(parts)})")

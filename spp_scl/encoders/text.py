@@ -8,36 +8,30 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import tokenizers
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before transformers)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before transformers)
 
 # isort: split
 import transformers
 from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
+from spp_scl.encoders import encode as features_encode
+from spp_scl.encoders import vocabulary
+from spp_scl.encoders.encode import encode
+from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
+from spp_scl.encoders.weights import is_path, require_text_weights
+from spp_scl.encoders.writing import text_layout
 from spp_scl.errors import UserError, first_line
 from spp_scl.features import device as features_device
-from spp_scl.features import vocabulary
-from spp_scl.features.device import (
-    DTYPES,
-    all_finite,
-    autocast,
-    choose_device,
-    choose_precision,
-    describe_hardware,
-)
+from spp_scl.features.device import DTYPES, autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
-from spp_scl.features.vocabulary import collect_vocabulary, make_tokenizer
-from spp_scl.features.workers import in_order
-from spp_scl.features.writing import writing_texts
-from spp_scl.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -97,12 +91,77 @@ class TextEncoder(torch.nn.Module):
         output = self.bert(ids, attention_mask=attention_mask, output_hidden_states=True)
         return torch.stack(output.hidden_states[-_LAYERS:], dim=2)
 
-    def quicken(self, device: torch.device, precision: str) -> None:
+    def optimize(self, device: torch.device, precision: str) -> None:
         """Move to the device, for encoding alone: weights are rounded once, and not in every batch."""
         for module in self.bert.modules():
             if isinstance(module, torch.nn.Linear):  # which autocast computes in `precision`
                 module.to(DTYPES[precision])
         self.to(device)
+
+
+class _Texts:
+    """The texts of a clean table. A blank one has no words and a [CLS] of zeros: no encoder sees it."""
+
+    name = "texts"
+
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        encoder: TextEncoder,
+        device: torch.device,
+        precision: str,
+        batch_size: int,
+        max_positions: int,
+        padding: str,
+    ):
+        self.encoder, self.device, self.precision = encoder, device, precision
+        self.batch_size, self.max_positions = batch_size, max_positions
+        texts = table["text"].tolist()
+        blank = np.array([not text for text in texts], bool)
+        tokens = encoder.tokenize(texts)
+        cut = sum(len(ids) == max_positions for ids in tokens)
+        if cut:
+            log.info("%d text(s) reach %d positions and may be cut", cut, max_positions)
+        self.tokens = [
+            np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)
+        ]
+        words = [max_positions - 2 if padding == "kept" else len(ids) - 2 for ids in tokens]
+        self.words = np.where(blank, 0, np.array(words, np.int64))
+        keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in self.tokens]
+        self.layout = text_layout(
+            table["id"].tolist(), self.words, np.stack(keys), blank, _LAYERS, encoder.bert.config.hidden_size
+        )
+
+    def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
+        """Texts of like length, the longest first: too little memory then shows at once."""
+        buckets: dict[int, list[int]] = {}
+        for item in items:
+            buckets.setdefault(self._padded(item), []).append(item)
+        for length in sorted(buckets, reverse=True):
+            members = buckets[length]
+            for start in range(0, len(members), self.batch_size):
+                yield members[start : start + self.batch_size]
+
+    def prepare(self, batch: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        size = max(map(self._padded, batch))
+        ids = torch.full((self.batch_size, size), self.encoder.bert.config.pad_token_id or 0)
+        mask = torch.zeros(self.batch_size, size, dtype=torch.long)
+        mask[:, 0] = 1  # rows that only fill the batch up attend to something
+        for i, item in enumerate(batch):
+            tokens = self.tokens[item]
+            ids[i, : len(tokens)] = torch.from_numpy(tokens)
+            mask[i, : len(tokens)] = 1
+        return ids, mask
+
+    def forward(self, *prepared: torch.Tensor) -> torch.Tensor:
+        with autocast(self.device, self.precision):
+            return self.encoder(*prepared)
+
+    def parts(self, item: int, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        return features[0], features[1 : self.words[item] + 1]
+
+    def _padded(self, item: int) -> int:
+        return min(self.max_positions, -(-int(self.words[item] + 2) // _BUCKET) * _BUCKET)
 
 
 def encode_texts(
@@ -118,7 +177,7 @@ def encode_texts(
 ) -> None:
     """Encode the texts of a clean table into an HDF5 file.
 
-    What `path` holds already, from the same encoder, is taken over; so is what a killed run has computed.
+    Texts that the last file or a killed run has, from the same encoder, are copied.
 
     Args:
         table: a clean table.
@@ -137,8 +196,7 @@ def encode_texts(
     """
     device = choose_device()
     precision = choose_precision(device, precision)
-    texts = table["text"].tolist()
-    encoder = TextEncoder(weights, seed, texts, max_positions)
+    encoder = TextEncoder(weights, seed, table["text"].tolist(), max_positions)
     info = EncoderInfo(
         architecture=f"BERT, last {_LAYERS} of {encoder.bert.config.num_hidden_layers} layers",
         weights=_name(weights, seed),
@@ -151,65 +209,10 @@ def encode_texts(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
-        code=hash_code(sys.modules[__name__], vocabulary, features_device),
+        code=hash_code(sys.modules[__name__], vocabulary, features_device, features_encode),
     )
-    encoder.quicken(device, precision)
-    log.info("text encoder: %s, %s on %s", info.weights, precision, device.type)
-    tokens = encoder.tokenize(texts)
-    cut = sum(len(ids) == max_positions for ids in tokens)
-    if cut:
-        log.info("%d text(s) reach %d positions and may be cut", cut, max_positions)
-    # A blank text has no words and a [CLS] of zeros: it is not shown to the encoder.
-    rows = [row for row, text in enumerate(texts) if text]
-    lengths = np.zeros(len(texts), dtype=np.int64)
-    lengths[rows] = [max_positions - 2 if padding == "kept" else len(tokens[row]) - 2 for row in rows]
-    width = encoder.bert.config.hidden_size
-    # What the encoder is shown, not the text: a blank one has nothing.
-    shown = [np.array(ids if text else [], np.int32) for ids, text in zip(tokens, texts, strict=True)]
-    keys = np.stack([np.frombuffer(hashlib.sha256(ids).digest(), np.uint8) for ids in shown])
-
-    def encode(batch: list[int]) -> np.ndarray:
-        size = _padded(int(lengths[batch].max()) + 2, max_positions)
-        ids = torch.full((batch_size, size), encoder.bert.config.pad_token_id or 0)
-        mask = torch.zeros(batch_size, size, dtype=torch.long)
-        mask[:, 0] = 1  # rows that only fill the batch up attend to something
-        for i, row in enumerate(batch):
-            ids[i, : len(tokens[row])] = torch.tensor(tokens[row])
-            mask[i, : len(tokens[row])] = 1
-        with torch.inference_mode(), autocast(device, precision):
-            states = encoder(ids.to(device), mask.to(device))[: len(batch)].to(torch.float16)
-        if not all_finite(states):
-            raise UserError("the text encoder's features are not finite; are its weights damaged?")
-        return states.cpu().numpy()
-
-    with writing_texts(path, table["id"].tolist(), lengths, width, keys, info) as writer:
-        for row in writer.missing:
-            if not texts[row]:
-                writer.write(row, np.zeros((_LAYERS, width), np.float16), np.zeros((0, _LAYERS, width)))
-        missing = [row for row in writer.missing if texts[row]]
-        if len(missing) < len(rows):
-            log.info("%d of %d texts were encoded before", len(rows) - len(missing), len(rows))
-        batches = list(_batches(missing, lengths, batch_size))
-        with progress(desc="texts", unit="tweets", total=len(missing)) as bar:
-            for batch, states in zip(batches, in_order(encode, batches, device), strict=True):
-                for i, row in enumerate(batch):
-                    writer.write(row, states[i, 0], states[i, 1 : lengths[row] + 1])
-                bar.update(len(batch))
-
-
-def _padded(length: int, max_positions: int) -> int:
-    return min(max_positions, -(-length // _BUCKET) * _BUCKET)
-
-
-def _batches(rows: list[int], lengths: np.ndarray, size: int) -> Iterator[list[int]]:
-    """Rows of like length, the longest first: too little memory then shows at once."""
-    buckets: dict[int, list[int]] = {}
-    for row in rows:
-        buckets.setdefault(-(-int(lengths[row] + 2) // _BUCKET), []).append(row)
-    for bucket in sorted(buckets, reverse=True):
-        members = buckets[bucket]
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
+    encoder.optimize(device, precision)
+    encode(_Texts(table, encoder, device, precision, batch_size, max_positions, padding), path, info)
 
 
 def _name(weights: str, seed: int) -> str:
@@ -217,26 +220,14 @@ def _name(weights: str, seed: int) -> str:
         return f"untrained, seed {seed}"
     if weights == "pretrained":
         return PRETRAINED
-    return f"local directory {Path(weights).name}" if _is_path(weights) else weights
-
-
-def _is_path(weights: str) -> bool:
-    """A hub name has at most one slash and does not begin like a path."""
-    return weights.startswith((".", "/", "~")) or weights.count("/") > 1 or Path(weights).exists()
+    return f"local directory {Path(weights).name}" if is_path(weights) else weights
 
 
 def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     enable_progress_bars()  # of downloads; the line above turns them off as well
-    source = weights
-    if _is_path(weights):
-        source = str(Path(weights).expanduser())
-        if not Path(source, "config.json").is_file():
-            raise UserError(
-                f"text_features.weights: {source}: no such directory with a config.json. It takes a "
-                "directory, a hub name, pretrained, untrained or auto"
-            )
+    source = require_text_weights(weights)
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type != "bert" or config.num_hidden_layers < _LAYERS:
@@ -245,9 +236,10 @@ def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
                 f"{config.model_type} with {getattr(config, 'num_hidden_layers', 'no')} layers"
             )
         tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
-        bert, report = BertModel.from_pretrained(
+        loaded: Any = BertModel.from_pretrained(
             source, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
         )
+        bert, report = loaded
     except UserError:
         raise
     except Exception as error:  # no network, no such name, a damaged file: each library has its own

@@ -1,7 +1,7 @@
 """Image features: the frozen ResNet-50 up to `layer4`, one 7 x 7 x 2048 map a picture."""
 
-import logging
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 import PIL
 import torch
 
-import spp_scl.features.torchvision_ops  # noqa: F401  (before torchvision)
+import spp_scl.encoders.torchvision_ops  # noqa: F401  (before torchvision)
 
 # isort: split
 import torchvision
@@ -18,31 +18,34 @@ from torchvision.transforms import CenterCrop, Compose, Resize
 
 from spp_scl.clean import pictures
 from spp_scl.clean.pictures import hash_picture, reopen_picture
+from spp_scl.encoders import encode as features_encode
+from spp_scl.encoders import fused
+from spp_scl.encoders.encode import encode
+from spp_scl.encoders.fused import fuse
+from spp_scl.encoders.state_dict import read_state_dict, require_fit
+from spp_scl.encoders.weights import require_image_weights
+from spp_scl.encoders.writing import image_layout
 from spp_scl.errors import UserError
 from spp_scl.features import device as features_device
-from spp_scl.features import fused
-from spp_scl.features.device import DTYPES, all_finite, choose_device, choose_precision, describe_hardware
+from spp_scl.features.device import DTYPES, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
-from spp_scl.features.fused import fuse
-from spp_scl.features.state_dict import read_state_dict, require_fit
-from spp_scl.features.workers import in_order
-from spp_scl.features.writing import writing_images
-from spp_scl.progress import progress
-
-log = logging.getLogger(__name__)
 
 # The preparation of torchvision's IMAGENET1K_V1 weights.
-_prepare = Compose([Resize(256), CenterCrop(224)])
+_SIDE = 224
+_prepare = Compose([Resize(256), CenterCrop(_SIDE)])
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
-# Pictures whose activations a core's cache can hold; of 32, two thirds of the time went into moving them.
+# Pictures a core computes at once: the activations of 32 do not fit into its cache, and moving them took two
+# thirds of the time.
 AT_ONCE = 8
 _PREPARATION = "RGB, shorter side 256 (bilinear), center crop 224, ImageNet mean and std"
 
 
 class ImageEncoder(torch.nn.Module):
     """ResNet-50 without its pooling and its classifier, in evaluation mode and frozen."""
+
+    positions = (_SIDE // 32) ** 2
 
     def __init__(self, weights: str, seed: int):
         """Build it.
@@ -59,15 +62,17 @@ class ImageEncoder(torch.nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = resnet50(weights=None)
+        self.channels = self.net.fc.in_features
         # An identity instead of a cut keeps torchvision's names, which every published file has.
         self.net.avgpool = torch.nn.Identity()
         self.net.fc = torch.nn.Identity()
         if weights == "pretrained":
             self._load(_pretrained(), "torchvision's IMAGENET1K_V1")
         elif weights != "untrained":
-            self._load(_local(Path(weights).expanduser()), weights)
+            path = require_image_weights(weights)
+            self._load(read_state_dict(path, f"image_features.weights: {path}"), weights)
         self.eval().requires_grad_(False)
-        self.to(memory_format=torch.channels_last)
+        self.net.to(memory_format=torch.channels_last)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """From (B, 3, 224, 224) uint8 to (B, 49, 2048), the positions row by row."""
@@ -79,8 +84,8 @@ class ImageEncoder(torch.nn.Module):
         x = net.layer4(net.layer3(net.layer2(net.layer1(x))))
         return x.flatten(2).transpose(1, 2)
 
-    def quicken(self, device: torch.device, precision: str) -> None:
-        """Move to the device, for encoding alone: see `fused`."""
+    def optimize(self, device: torch.device, precision: str) -> None:
+        """Move to the device and make it fast, for encoding alone: see `fused`."""
         fuse(self.net, DTYPES[precision], device)
         self.to(device)
 
@@ -92,9 +97,45 @@ class ImageEncoder(torch.nn.Module):
             missing=[n for n in own.keys() - state.keys() if not n.endswith("num_batches_tracked")],
             unknown=list(state.keys() - own.keys()),
             misshapen=[n for n in own.keys() & state.keys() if own[n].shape != state[n].shape],
-            told=f"image_features.weights: {source} is not a ResNet-50 state dict",
+            problem=f"image_features.weights: {source} is not a ResNet-50 state dict",
         )
         self.net.load_state_dict({**own, **state})
+
+
+class _Pictures:
+    """The different pictures of a clean table."""
+
+    name = "pictures"
+
+    def __init__(
+        self, table: pd.DataFrame, folder: Path, encoder: ImageEncoder, device: torch.device, batch_size: int
+    ):
+        # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
+        index, self.hashes = pd.factorize(table["picture"])
+        first = pd.Series(range(len(table))).groupby(index).first().drop(-1, errors="ignore")
+        self.paths = [folder / image for image in table["image"].iloc[first]]
+        keys = np.frombuffer(b"".join(map(bytes.fromhex, self.hashes)), np.uint8).reshape(-1, 32)
+        ids = table["id"].tolist()
+        self.layout = image_layout(ids, index, keys, encoder.positions, encoder.channels)
+        self.encoder, self.device, self.batch_size = encoder, device, batch_size
+
+    def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
+        for start in range(0, len(items), self.batch_size):
+            yield list(items[start : start + self.batch_size])
+
+    def prepare(self, batch: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        # Channels last, as pictures come and as the network wants them.
+        pixels = torch.zeros(self.batch_size, _SIDE, _SIDE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+        for i, item in enumerate(batch):
+            pixels[i] = prepare_picture(self.paths[item], self.hashes[item])
+        return (pixels,)
+
+    def forward(self, *prepared: torch.Tensor) -> torch.Tensor:
+        parts = prepared[0].split(AT_ONCE if self.device.type == "cpu" else self.batch_size)
+        return torch.cat([self.encoder(part).to(torch.float16) for part in parts])
+
+    def parts(self, item: int, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        return (features,)
 
 
 def encode_images(
@@ -109,7 +150,7 @@ def encode_images(
 ) -> None:
     """Encode the pictures of a clean table, each different one once, into an HDF5 file.
 
-    What `path` holds already, from the same encoder, is taken over; so is what a killed run has computed.
+    Pictures that the last file or a killed run has, from the same encoder, are copied.
 
     Args:
         table: a clean table.
@@ -138,38 +179,10 @@ def encode_images(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
-        code=hash_code(sys.modules[__name__], pictures, features_device, fused),
+        code=hash_code(sys.modules[__name__], pictures, features_device, features_encode, fused),
     )
-    encoder.quicken(device, precision)
-    log.info("image encoder: %s, %s on %s", info.weights, precision, device.type)
-    # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
-    index, unique = pd.factorize(table["picture"])
-    first = pd.Series(range(len(table))).groupby(index).first().drop(-1, errors="ignore")
-    images = table["image"].iloc[first].tolist()
-    keys = np.frombuffer(b"".join(map(bytes.fromhex, unique)), np.uint8).reshape(-1, 32)
-
-    def encode(batch: list[int]) -> np.ndarray:
-        # Channels last, as pictures come and as the network wants them.
-        pixels = torch.zeros(batch_size, 224, 224, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        for i, item in enumerate(batch):
-            pixels[i] = prepare_picture(folder / images[item], unique[item])
-        with torch.inference_mode():
-            parts = pixels.to(device).split(AT_ONCE if device.type == "cpu" else batch_size)
-            features = torch.cat([encoder(part).to(torch.float16) for part in parts])[: len(batch)]
-        if not all_finite(features):
-            raise UserError("the image encoder's features are not finite; are its weights damaged?")
-        return features.cpu().numpy()
-
-    with writing_images(path, table["id"].tolist(), index, keys, info) as writer:
-        missing = writer.missing
-        if len(missing) < len(images):
-            log.info("%d of %d pictures were encoded before", len(images) - len(missing), len(images))
-        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-        with progress(desc="images", unit="pictures", total=len(missing)) as bar:
-            for batch, maps in zip(batches, in_order(encode, batches, device), strict=True):
-                for item, features in zip(batch, maps, strict=True):
-                    writer.write(item, features)
-                bar.update(len(batch))
+    encoder.optimize(device, precision)
+    encode(_Pictures(table, folder, encoder, device, batch_size), path, info)
 
 
 def prepare_picture(path: Path, known: str) -> torch.Tensor:
@@ -204,11 +217,3 @@ def _pretrained() -> dict[str, torch.Tensor]:
             f"torchvision's ResNet-50 weights IMAGENET1K_V1 cannot be downloaded from {weights.url} "
             f"({error}). {_WAYS_OUT}"
         ) from None
-
-
-def _local(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise UserError(
-            f"image_features.weights: {path}: no such file. It takes a file, pretrained, untrained or auto"
-        )
-    return read_state_dict(path, f"image_features.weights: {path}")

@@ -1,0 +1,1 @@
+"""Frozen encoders: how pictures and texts become features."""
