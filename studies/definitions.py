@@ -54,12 +54,12 @@ def choose_studies(names: Sequence[str]) -> list[Study]:
     return [studies[name] for name in names]
 
 
-def only_alpha(overrides: Overrides) -> float | None:
-    """The alpha of a row that varies nothing else."""
-    return float(overrides["alpha"]) if overrides.keys() == {"alpha"} else None
-
-
 def experiment_name(data: str, overrides: Overrides, seed: int) -> str:
     """The experiment that runs these overrides: `sample-fusion-batch-s1`."""
     parts = [f"{key.split('.')[-1]}-{value}".lower().replace("_", "-") for key, value in overrides.items()]
     return "-".join([data, *(parts or ["reference"]), f"s{seed}"])
+
+
+def run_overrides(row: Overrides, base: Overrides, seed: int) -> dict[str, object]:
+    """All overrides of one run: one thread, so that runs beside each other are as fast as alone."""
+    return {**base, **row, "seed": seed, "train.threads": 1}

@@ -1,20 +1,21 @@
-"""What the experiments have found, read from Git and from DVC's cache."""
+"""What the experiments have found, and whether they can be compared."""
 
 import io
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import dvc.api
 import pandas as pd
-from dvc.repo import Repo
+from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
 from spp_scl.errors import UserError
 from spp_scl.raw.datasets import DATASETS
-from studies.definitions import Overrides, experiment_name, only_alpha
+from studies.definitions import Overrides, experiment_name, run_overrides
+from studies.experiments import git, list_experiments, read_params
 
 # Whose inputs decide the figures that are compared.
 _STAGES = ("train", "evaluate")
@@ -31,7 +32,6 @@ class Run:
         metrics: `reports/metrics.json`.
         audit: `reports/audit.json`.
         floors: `reports/floors.json`.
-        overridden: those that differ from the commit it began from.
         inputs: the MD5 of each file of code and data that the training and the evaluation read.
         revision: its commit.
         base: the commit it began from.
@@ -39,62 +39,81 @@ class Run:
 
     name: str
     seed: int
-    params: Mapping
-    overridden: Mapping
-    metrics: Mapping
-    audit: Mapping
-    floors: Mapping
+    params: Mapping[str, object]
+    metrics: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    floors: Mapping[str, Any]
     inputs: Mapping[str, str]
     revision: str
     base: str
 
-    def table(self, output: str) -> pd.DataFrame:
-        """An output that is a table, from DVC's cache."""
-        lock = YAML(typ="safe").load(_show(self.revision, "dvc.lock"))
-        outs = {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]}
-        with Repo() as repo:
-            path = Path(repo.cache.local.oid_to_path(outs[output]))
-        if not path.is_file():
-            raise UserError(f"{self.name}: {output} is not in DVC's cache any more; remove and run it again")
-        text = {"id": str, "label": str, "prediction": str}
-        return pd.read_csv(io.BytesIO(path.read_bytes()), dtype=text, keep_default_na=False)
+    @property
+    def classes(self) -> list[str]:
+        """In the dataset's order."""
+        return list(self.metrics["test"]["f1"])
+
+    @cached_property
+    def test_predictions(self) -> pd.DataFrame:
+        """`reports/predictions.csv`, the test tweets alone."""
+        predictions = self.read_csv("reports/predictions.csv")
+        return predictions[predictions["split"] == "test"].reset_index(drop=True)
+
+    def read_csv(self, path: str) -> pd.DataFrame:
+        """An output, from DVC's cache.
+
+        Raises:
+            UserError: it is not there.
+        """
+        try:
+            text = dvc.api.read(path, rev=self.revision)
+        except (DvcException, FileNotFoundError) as error:
+            raise UserError(
+                f"experiment {self.name}: {path} is not in DVC's cache ({error}); remove the experiment "
+                f"(`dvc exp remove {self.name}`) and run it again"
+            ) from None
+        types = {"id": str, "label": str, "prediction": str}
+        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
 
 
-def list_experiments() -> dict[str, str]:
-    """The commit of each finished experiment, by its name."""
-    found = {}
-    for line in _git("for-each-ref", "--format=%(refname) %(objectname)", "refs/exps").splitlines():
-        ref, revision = line.split()
-        parts = ref.split("/")
-        # refs/exps/<two digits of the commit it began from>/<the rest>/<name>
-        if len(parts) == 5 and len(parts[2]) == 2:
-            found[parts[4]] = revision
-    return found
-
-
-def read_params(revision: str) -> dict[str, object]:
-    """All parameters of a commit, by their full names."""
-    return _flat(YAML(typ="safe").load(_show(revision, "params.yaml")))
-
-
-def require_committed() -> dict[str, object]:
-    """The committed parameters, which every experiment of a study begins from.
+def read_runs(data: str, row: Overrides, base: Overrides, seeds: Sequence[int]) -> list[Run]:
+    """The runs of one row that are there.
 
     Raises:
-        UserError: `params.yaml` differs from them, as after a `dvc exp run -S`.
+        UserError: one was run with other parameters, see `require_parameters`.
     """
-    committed = read_params("HEAD")
-    now = _flat(YAML(typ="safe").load(Path("params.yaml")))
-    changed = [f"{key}={now.get(key)}" for key in {**committed, **now} if committed.get(key) != now.get(key)]
-    if changed:
-        raise UserError(
-            f"params.yaml has changes that are not committed ({', '.join(changed)}); every run of a study "
-            "begins from what is committed: commit them, or take them back (`git restore params.yaml`)"
-        )
-    return committed
+    experiments, runs = list_experiments(), []
+    for seed in seeds:
+        name = experiment_name(data, row, seed)
+        if name in experiments:
+            require_parameters(name, experiments[name], run_overrides(row, base, seed))
+            runs.append(_read(name, seed, experiments[name]))
+    return runs
 
 
-def require_own_name(data: str, params: Mapping[str, object]) -> None:
+def _read(name: str, seed: int, revision: str) -> Run:
+    lock = YAML(typ="safe").load(git("show", f"{revision}:dvc.lock"))
+    metrics, audit, floors = (
+        json.loads(git("show", f"{revision}:reports/{file}.json")) for file in ("metrics", "audit", "floors")
+    )
+    return Run(
+        name=name,
+        seed=seed,
+        params=read_params(revision),
+        metrics=metrics,
+        audit=audit,
+        floors=floors,
+        inputs={
+            dep["path"]: dep["md5"]
+            for stage in _STAGES
+            for dep in lock["stages"][stage]["deps"]
+            if dep["path"].startswith(("data", "spp_scl", "stages"))
+        },
+        revision=revision,
+        base=git("rev-parse", f"{revision}^").strip(),
+    )
+
+
+def require_dataset(data: str, params: Mapping[str, object]) -> None:
     """Refuse a name for the data that is another dataset's.
 
     Raises:
@@ -107,115 +126,48 @@ def require_own_name(data: str, params: Mapping[str, object]) -> None:
         )
 
 
-def require_told(runs: Sequence[Run], row: Overrides, base: Overrides) -> None:
-    """Refuse runs of other overrides than their row's and those of all rows.
+def require_parameters(name: str, revision: str, overrides: Overrides) -> None:
+    """Refuse an experiment with other parameters than the committed ones with these overrides.
 
-    Raises:
-        UserError: there is one.
-    """
-    told = {**base, **row}
-    for run in runs:
-        wrong = {key: run.params.get(key) for key, value in told.items() if run.params.get(key) != value}
-        hidden = {key: v for key, v in run.overridden.items() if key not in {*told, "seed", "train.threads"}}
-        if wrong or hidden:
-            settings = " ".join(f"-S {key}={value}" for key, value in {**wrong, **hidden}.items())
-            raise UserError(
-                f"experiment {run.name} was run with other parameters than these ({settings}); "
-                "give the ones that it was run with, or remove it (`dvc exp remove`) and run it again"
-            )
-
-
-def read_runs(data: str, overrides: Overrides, seeds: Sequence[int]) -> list[Run]:
-    """The runs of one row that are there.
-
-    For one that varies alpha alone and need not be run, see `same_model`, it is the run without overrides.
-    """
-    there, runs, alpha = list_experiments(), [], only_alpha(overrides)
-    for seed in seeds:
-        name, plain = (experiment_name(data, row, seed) for row in (overrides, {}))
-        if name in there:
-            runs.append(_read(name, seed, there[name]))
-        elif alpha is not None and plain in there and same_model(there[plain], alpha):
-            run = _read(plain, seed, there[plain])
-            runs.append(replace(run, params={**run.params, "alpha": alpha}))
-    return runs
-
-
-@cache
-def same_model(revision: str, alpha: float) -> bool:
-    """Whether a run's gate proves that another alpha gives its very model: step 2 ran in every batch, or in
-    none, and would have with that alpha.
+    A committed parameter that the experiment does not know yet is not compared.
 
     Args:
-        revision: the run's commit.
-        alpha: the other.
-    """
-    training = json.loads(_show(revision, "reports/metrics.json"))["train"]
-    bound = training.get("alpha_bound")
-    if bound is None:
-        return False
-    return alpha >= bound if training["step2_share"] else alpha < bound
-
-
-def require_comparable(rows: Mapping[str, Sequence[Run]], overrides: Mapping[str, Overrides]) -> None:
-    """Refuse runs that differ in more than their row's overrides and the seed.
+        name: the experiment's.
+        revision: its commit.
+        overrides: all of them.
 
     Raises:
-        UserError: they do; the first such difference is named.
+        UserError: it has others.
     """
-    # For each parameter and each input its value in the first run that does not vary it.
-    common: dict[str, tuple[object, str]] = {}
-    for name, runs in rows.items():
-        for run in runs:
-            inputs = dict(run.inputs)
-            if any(key.startswith("text_features.") for key in overrides[name]):
-                inputs = {path: md5 for path, md5 in inputs.items() if not path.endswith("text.h5")}
-            facts = {**run.params, **inputs}
-            for key in facts.keys() - overrides[name].keys() - {"seed"}:
-                value, other = common.setdefault(key, (facts[key], run.name))
-                if value != facts[key]:
+    params = read_params(revision)
+    asked = {**read_params("HEAD"), **overrides}
+    compared = {*overrides, *params} & asked.keys()
+    other = [f"-S {key}={params.get(key)}" for key in sorted(compared) if params.get(key) != asked[key]]
+    if other:
+        raise UserError(
+            f"experiment {name} was run with other parameters than these ({' '.join(other)}); give "
+            "the ones that it was run with, give this data another name (--data), or remove the experiment "
+            f"(`dvc exp remove {name}`)"
+        )
+
+
+def require_comparable(runs: Mapping[str, Sequence[Run]], rows: Mapping[str, Overrides]) -> None:
+    """Refuse runs of different code or data.
+
+    Raises:
+        UserError: they are; the first difference is named.
+    """
+    # The MD5 of each input in the first run that has it, and that run's name.
+    common: dict[str, tuple[str, str]] = {}
+    for row, found in runs.items():
+        own_features = any(key.startswith("text_features.") for key in rows[row])
+        for run in found:
+            for path, md5 in run.inputs.items():
+                if own_features and path.startswith("data/features"):
+                    continue
+                first, other = common.setdefault(path, (md5, run.name))
+                if md5 != first:
                     raise UserError(
-                        f"experiments {run.name} and {other} differ in more than their rows do: {key}; "
+                        f"experiments {run.name} and {other} differ in more than their parameters: {path}; "
                         "remove the older ones (`dvc exp remove`) and run again"
                     )
-
-
-def _read(name: str, seed: int, revision: str) -> Run:
-    lock = YAML(typ="safe").load(_show(revision, "dvc.lock"))
-    inputs = {
-        dep["path"]: dep["md5"]
-        for stage in _STAGES
-        for dep in lock["stages"][stage]["deps"]
-        if dep["path"].startswith(("spp_scl", "stages", "data"))
-    }
-    params, began = read_params(revision), read_params(f"{revision}^")
-    return Run(
-        name,
-        seed,
-        params,
-        {key: value for key, value in params.items() if key not in began or began[key] != value},
-        json.loads(_show(revision, "reports/metrics.json")),
-        json.loads(_show(revision, "reports/audit.json")),
-        json.loads(_show(revision, "reports/floors.json")),
-        inputs,
-        revision,
-        _git("rev-parse", f"{revision}^").strip(),
-    )
-
-
-def _show(revision: str, path: str) -> str:
-    return _git("show", f"{revision}:{path}")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

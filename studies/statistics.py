@@ -19,17 +19,16 @@ class Summary:
     deviation: float
     low: float
     high: float
-    seeds: int
 
 
 def summarize(values: Sequence[float]) -> Summary:
     """Summarize one figure's values, one a seed."""
     x = np.asarray(values, dtype=float)
     if len(x) < 2:
-        return Summary(float(x.mean()), np.nan, np.nan, np.nan, len(x))
+        return Summary(float(x.mean()), np.nan, np.nan, np.nan)
     deviation = x.std(ddof=1)
     half = t.ppf(0.975, len(x) - 1) * deviation / np.sqrt(len(x))
-    return Summary(float(x.mean()), float(deviation), float(x.mean() - half), float(x.mean() + half), len(x))
+    return Summary(float(x.mean()), float(deviation), float(x.mean() - half), float(x.mean() + half))
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,14 @@ def compare(row: Sequence[pd.DataFrame], reference: Sequence[pd.DataFrame]) -> D
     Raises:
         UserError: they are not all of the same test tweets.
     """
-    first, gains = row[0], []
+    first, answers = row[0], []
     for one, other in zip(row, reference, strict=True):
         for frame in (one, other):
             if not frame[["id", "label"]].equals(first[["id", "label"]]):
                 raise UserError("runs of different test tweets cannot be compared; was the split changed?")
         right, right_before = ((f["prediction"] == f["label"]).to_numpy(int) for f in (one, other))
-        gains.append(right - right_before)
-    gains = np.stack(gains)  # (seeds, tweets)
+        answers.append(right - right_before)
+    gains = np.stack(answers)  # (seeds, tweets)
     mean = float(gains.mean())
     variance, freedom = _variance_of_mean(gains)
     if variance == 0:  # no tweet's answer differs, or every one's

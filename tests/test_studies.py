@@ -1,10 +1,9 @@
 """Studies: what they vary, how they are run and compared, and what a reader gets."""
 
-import json
+import fcntl
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from spp_scl.errors import UserError
 from spp_scl.params import load_params
-from studies import queue, results, statistics
+from studies import statistics
 from studies.definitions import choose_studies, experiment_name, load_studies
 from studies.statistics import compare, summarize
 from tests.pipeline import ENVIRONMENT, ROOT, run, set_params, small_clone
@@ -77,10 +76,10 @@ def hits(frame):
 
 @pytest.mark.parametrize("shift", [0.0, 0.03])
 @pytest.mark.parametrize("hardness", [0.0, 0.15])
-def test_of_equally_good_rows_about_one_in_twenty_is_told_apart_and_the_intervals_fit(shift, hardness):
+def test_of_equally_good_rows_about_one_in_twenty_is_found_different_and_the_intervals_fit(shift, hardness):
     """Five seeds. A run as a whole may be better by chance, and a tweet easier for one of the rows."""
     rng, n, trials = np.random.default_rng(0), 300, 200
-    means, halves, told = [], [], 0
+    means, halves, found_different = [], [], 0
     for _ in range(trials):
         rows = []
         for _ in range(2):
@@ -91,8 +90,8 @@ def test_of_equally_good_rows_about_one_in_twenty_is_told_apart_and_the_interval
         found = compare(*rows)
         means.append(found.mean)
         halves.append(found.high - found.mean)
-        told += found.p < 0.05
-    assert told <= 0.09 * trials
+        found_different += found.p < 0.05
+    assert found_different <= 0.09 * trials
     # Neither too narrow nor much too wide; with five runs that differ, Student's t asks for 2.8 and not 2.
     assert 1.85 < np.mean(halves) / np.std(means) < (3.2 if shift else 2.5)
 
@@ -121,199 +120,55 @@ def test_predictions_of_other_tweets_are_not_paired():
         compare([predictions(0.8, 50, 1)], [predictions(0.8, 40, 1)])
 
 
+# As `spp-scl studies` does, with Ctrl-C at work in the background too.
+COMMAND = (
+    "python",
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from studies.command import main; main(sys.argv[1:])",
+)
+
+
+def command(action, *options, data="tiny"):
+    return [*COMMAND, action, "small", "--data", data, "--seeds", "1", *options]
+
+
+def study(folder, action, *options, code=0, data="tiny"):
+    return run(folder, *command(action, *options, data=data), code=code)
+
+
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    """A small clone, the sample reproduced, with a study of two rows that has been run with one seed."""
+    """A small clone in which nothing was reproduced, and a study of two rows has been run with one seed."""
     folder = small_clone(tmp_path_factory.mktemp("studied"), epochs=1)
     (folder / "studies/definitions.yaml").write_text(
         "small:\n  title: Small\n  x: alpha\n  rows:\n    one: {}\n    two: { alpha: 0.0 }\n  tsne: [one]\n"
     )
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "reproduced")
-    run(folder, "python", "-m", "studies", "run", "small", "--data", "tiny", "--seeds", "1", "-j", "1")
+    run(folder, "git", "commit", "-qam", "a small study")
+    assert "spp-scl studies collect small --data tiny" in study(folder, "run", "--jobs", "2")
     return folder
 
 
-def test_a_command_that_leaves_workers_behind_is_not_waited_for(tmp_path, monkeypatch):
-    """`dvc queue start` is one: waiting for its workers, a study would queue nothing until all are done."""
-    command = tmp_path / "dvc"
-    command.write_text("#!/bin/sh\necho said; sleep 30 &\nexit $1\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    started = time.monotonic()
-    queue._dvc("0")
-    with pytest.raises(UserError, match="dvc 3: said"):
-        queue._dvc("3")
-    assert time.monotonic() - started < 10
+def experiments(folder, data):
+    names = run(folder, "dvc", "exp", "list", "--name-only", "-A").split()
+    return {name for name in names if name.startswith(f"{data}-")}
 
 
-def test_an_interruption_lets_a_command_finish_that_has_begun(tmp_path):
-    command = tmp_path / "dvc"
-    command.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun; sleep 3; touch {tmp_path}/finished\n")
-    command.chmod(0o755)
-    code = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from studies import queue\nqueue._dvc('exp', 'run', '--queue')"
-    )
-    environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
-    assert (tmp_path / "finished").exists()
+def left_in(folder):
+    return {path.name for path in (folder / ".dvc/tmp/studies").iterdir()} - {"lock"}
 
 
-class FakeQueue:
-    """DVC's queue as `run_all` sees it; a worker takes two polls for an experiment.
-
-    Args:
-        trouble: called with the queue at each poll.
-    """
-
-    def __init__(self, monkeypatch, trouble):
-        self.status, self.done, self.workers, self.most = {}, {}, [], 0
-        self.trouble, self.polls = trouble, 0
-        monkeypatch.setattr(queue, "_look", self.look)
-        monkeypatch.setattr(queue, "_dvc", self.dvc)
-        monkeypatch.setattr(queue, "list_experiments", lambda: dict(self.done))
-        monkeypatch.setattr(queue, "require_committed", dict)
-        monkeypatch.setattr(queue, "require_own_name", lambda data, params: None)
-        monkeypatch.setattr(queue, "read_params", lambda revision: {})
-        monkeypatch.setattr(queue, "same_model", lambda revision, alpha: False)
-        monkeypatch.setattr(queue.time, "sleep", self.poll)
-
-    def look(self):
-        return dict(self.status), [int(task is not None) for task in self.workers]
-
-    def dvc(self, *arguments, may_fail=False):
-        match arguments:
-            case ("exp", "run", "--queue", "--name", name, *_):
-                assert name not in self.status
-                self.status[name] = "Queued"
-            case ("queue", "start", "-j", jobs):
-                self.workers += [None] * (int(jobs) - len(self.workers))
-            case ("queue", "kill", "--force", *names):
-                self.status |= dict.fromkeys(names, "Failed")
-            case ("queue", "remove", name):
-                del self.status[name]
-
-    def poll(self, seconds):
-        self.polls += 1
-        assert self.polls < 300, "it waits for ever"
-        for i, task in enumerate(self.workers):
-            if task and task[1]:
-                self.status[task[0]], self.done[task[0]] = "Success", "revision"
-                task = None
-            elif task:
-                task = (task[0], True)
-            queued = [n for n, state in self.status.items() if state == "Queued"]
-            if task is None and queued:
-                task = (queued[0], False)
-                self.status[queued[0]] = "Running"
-            self.workers[i] = task
-        self.most = max(self.most, sum(task is not None for task in self.workers))
-        self.trouble(self)
-
-
-def test_a_moment_without_an_answer_of_the_workers_kills_nothing(monkeypatch):
-    """An earlier call's runs go on: DVC asks the workers for what they do, and waits a second for it."""
-    fake = FakeQueue(monkeypatch, lambda q: None)
-    fake.status = {"x-alpha-0.0-s1": "Running", "of-another-study": "Running"}
-    fake.workers = [("x-alpha-0.0-s1", False), ("of-another-study", False)]
-    answers = [[], [0, 0]]
-    monkeypatch.setattr(
-        queue, "_look", lambda: (dict(fake.status), answers.pop()) if answers else fake.look()
-    )
-    killed, dvc = [], fake.dvc
-    monkeypatch.setattr(
-        queue, "_dvc", lambda *a, **k: (killed.append(a) if "kill" in a else None, dvc(*a, **k))
-    )
-    assert run_fake(fake) == ([], set())
-    assert not killed
-
-
-def run_fake(fake):
-    rows = [{"alpha": i / 10} for i in range(10)]
-    failed = queue.run_all("x", rows, {}, seeds=[1], jobs=2)
-    return failed, {experiment_name("x", row, 1) for row in rows} - fake.done.keys()
-
-
-def test_as_many_run_at_once_as_were_asked_for_and_all_are_run(monkeypatch):
-    fake = FakeQueue(monkeypatch, lambda q: None)
-    assert run_fake(fake) == ([], set())
-    assert fake.most == 2
-    assert fake.polls <= 20  # one worker alone would take twenty and more
-
-
-def test_alphas_that_a_run_proves_to_give_its_model_are_not_run(monkeypatch):
-    fake = FakeQueue(monkeypatch, lambda q: None)
-    monkeypatch.setattr(queue, "same_model", lambda revision, alpha: alpha >= 0.5)
-    rows = [{}, {"alpha": 0.0}, {"alpha": 0.5}, {"alpha": 1.0, "fusion": "batch"}]
-    assert queue.run_all("x", rows, {}, seeds=[1], jobs=2) == []
-    assert fake.done.keys() == {"x-reference-s1", "x-alpha-0.0-s1", "x-alpha-1.0-fusion-batch-s1"}
-    assert fake.status.keys() == fake.done.keys()
-
-
-@pytest.mark.parametrize(
-    ("share", "bound", "alpha", "same"),
-    [
-        (1.0, 0.25, 0.25, True),
-        (1.0, 0.25, 0.2499, False),
-        (0.0, 0.25, 0.2499, True),
-        (0.0, 0.25, 0.25, False),
-        (0.5, None, 0.25, False),
-    ],
-)
-def test_a_run_proves_another_alpha_s_model_on_its_side_of_the_bound(monkeypatch, share, bound, alpha, same):
-    metrics = {"train": {"step2_share": share, "alpha_bound": bound}}
-    monkeypatch.setattr(results, "_show", lambda revision, path: json.dumps(metrics))
-    results.same_model.cache_clear()
-    assert results.same_model("revision", alpha) == same
-
-
-@pytest.mark.parametrize("polls", [(3,), (3, 4)])
-def test_a_run_whose_worker_was_killed_runs_again(monkeypatch, polls):
-    def kill(q):
-        if q.polls in polls:
-            del q.workers[0]  # what it ran stays Running
-
-    assert run_fake(FakeQueue(monkeypatch, kill)) == ([], set())
-
-
-def test_a_run_that_somebody_takes_out_of_the_queue_is_reported_and_the_others_run(monkeypatch):
-    removed = []
-
-    def remove(q):
-        queued = [n for n, state in q.status.items() if state == "Queued"]
-        if queued and not removed:
-            removed.append(queued[0])
-            del q.status[queued[0]]
-
-    failed, missing = run_fake(FakeQueue(monkeypatch, remove))
-    assert failed == removed
-    assert missing == set(removed)
-
-
-def names(folder):
-    return set(run(folder, "dvc", "exp", "list", "--name-only", "-A").split())
-
-
-def test_a_study_runs_as_experiments_once_and_is_collected(studied):
-    assert names(studied) >= {"tiny-reference-s1", "tiny-alpha-0.0-s1"}
+def test_a_study_runs_as_experiments_once_beside_the_workspace(studied):
+    assert experiments(studied, "tiny") == {"tiny-reference-s1", "tiny-alpha-0.0-s1"}
+    assert left_in(studied) == set()
+    assert run(studied, "git", "status", "--porcelain") == ""
     before = run(studied, "git", "for-each-ref", "refs/exps")
-    again = ["python", "-m", "studies", "run", "small", "--data", "tiny", "--seeds", "1", "-j", "1"]
-    done = subprocess.run(again, cwd=studied, env=ENVIRONMENT, capture_output=True, timeout=60)
-    assert done.returncode == 0
+    study(studied, "run")
     assert run(studied, "git", "for-each-ref", "refs/exps") == before
-    run(studied, "python", "-m", "studies", "collect", "small", "--data", "tiny", "--seeds", "1")
+
+
+def test_a_collected_study_is_a_page_tables_and_figures(studied):
+    assert "2 of 2 runs" in study(studied, "collect")
     stem = studied / "reports/studies/tiny-small"
     summary = pd.read_csv(f"{stem}.csv").set_index("row")
     runs = pd.read_csv(f"{stem}-runs.csv").set_index("row")
@@ -322,63 +177,124 @@ def test_a_study_runs_as_experiments_once_and_is_collected(studied):
     assert summary.loc["two", "difference_mean"] == pytest.approx(gain)
     assert runs.loc["two", "step2_share"] == 0
     page = stem.with_suffix(".md").read_text()
-    assert f"{runs.loc['one', 'accuracy']:.4f}" in page
-    assert "python -m studies run small --data tiny" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| one ")]
+    assert [cell.strip() for cell in row.split("|")[1:4]] == [
+        "one",
+        "1",
+        f"{runs.loc['one', 'accuracy']:.4f}",
+    ]
+    assert "weighted F1" in page
+    assert "nan" not in page
+    assert "spp-scl studies run small --data tiny" in page
     assert "Not run" not in page
     assert "No test prediction of any run depends on its batch." in page
     assert run(studied, "git", "rev-parse", "HEAD")[:10] in page
     for kind in ("", "-tsne"):
         assert f"tiny-small{kind}.png" in page
         assert stem.with_name(f"tiny-small{kind}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in stem.with_name(f"tiny-small{kind}.svg").read_text()
 
 
-def test_alphas_that_the_gate_proves_alike_are_run_once_and_reported(studied):
-    """Without step 2, for alpha is 0: the row of alpha 0 is the reference."""
-    study(studied, "run", "-j", "1", "-S", "alpha=0.0", data="zero", code=0)
-    assert {name for name in names(studied) if name.startswith("zero")} == {"zero-reference-s1"}
-    study(studied, "collect", "-S", "alpha=0.0", data="zero", code=0)
-    page = (studied / "reports/studies/zero-small.md").read_text()
-    assert "that alpha was not run" in page
-    assert "Not run" not in page
-    assert "+0.0 [+0.0, +0.0]" in page
+def start(folder, data):
+    """Start a study; returns once it trains."""
+    # Epochs of its own: nothing is in the run cache.
+    options = ("--without", "alpha", "-S", f"train.epochs={len(data)}")
+    process = subprocess.Popen(
+        command("run", *options, data=data),
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = folder / f".dvc/tmp/studies/{data}-reference-s1.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "Running stage 'train'" in log.read_text()):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, options
 
 
-def study(folder, action, *options, code=1, data="tiny"):
-    command = ["python", "-m", "studies", action, "small", "--data", data, "--seeds", "1", *options]
-    return run(folder, *command, code=code)
+def is_locked(folder):
+    with (folder / ".dvc/tmp/studies/lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
-def test_what_an_experiment_has_left_in_params_yaml_does_not_get_into_a_study(studied):
+def test_an_interruption_ends_the_runs_and_the_same_command_runs_what_is_missing(studied):
+    process, options = start(studied, "interrupted")
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode
+    assert "the same command runs what is missing" in errors
+    assert not is_locked(studied)  # by any run
+    assert experiments(studied, "interrupted") == set()
+    assert run(studied, "git", "diff", "HEAD", "--stat") == ""
+    study(studied, "run", *options, data="interrupted")
+    assert experiments(studied, "interrupted") == {"interrupted-reference-s1"}
+    assert left_in(studied) == set()
+
+
+def test_after_a_kill_the_runs_go_on_and_the_next_call_waits_for_them(studied):
+    process, options = start(studied, "killed")
+    process.kill()
+    process.wait()
+    assert is_locked(studied)
+    assert run(studied, "git", "diff", "HEAD", "--stat") == ""
+    assert "waiting for the runs" in study(studied, "run", *options, data="killed")
+    assert experiments(studied, "killed") == {"killed-reference-s1"}
+    assert left_in(studied) == set()
+
+
+def test_a_run_that_fails_is_named_with_its_log(studied):
+    output = study(studied, "run", "-S", "fusion=foo", data="failed", code=1)
+    log = ".dvc/tmp/studies/failed-reference-s1.log"
+    assert f"1 experiment(s) failed, why is in: {log}" in output
+    assert "fusion" in (studied / log).read_text()
+    assert experiments(studied, "failed") == set()
+
+
+def test_what_is_not_committed_does_not_get_into_a_study(studied):
     before = run(studied, "git", "for-each-ref", "refs/exps")
     set_params(studied, alpha=0.3)
     try:
-        assert "not committed (alpha=0.3)" in study(studied, "run", "-j", "1")
+        assert "not committed: params.yaml; " in study(studied, "run", code=1)
     finally:
         run(studied, "git", "restore", "params.yaml")
     assert run(studied, "git", "for-each-ref", "refs/exps") == before
 
 
 def test_the_name_of_another_dataset_is_no_name_for_the_data(studied):
-    assert "would be of the dataset sample; add `-S dataset=hfm`" in study(studied, "run", data="hfm")
+    output = study(studied, "run", data="hfm", code=1)
+    assert "would be of the dataset sample; add `-S dataset=hfm`" in output
 
 
 def test_what_was_run_with_an_override_is_not_reported_without_it(studied):
-    run(studied, "dvc", "exp", "run", "--temp", "--name", "other-reference-s1", "-S", "seed=1",
-        "-S", "train.threads=1", "-S", "train.batch_size=12")  # fmt: skip
-    assert "(-S train.batch_size=12)" in study(studied, "collect", data="other")
-    study(studied, "collect", "-S", "train.batch_size=12", data="other", code=0)
+    study(studied, "run", "--without", "alpha", "-S", "train.batch_size=12", data="other")
+    assert experiments(studied, "other") == {"other-reference-s1"}
+    assert "(-S train.batch_size=12)" in study(studied, "collect", data="other", code=1)
+    study(studied, "collect", "-S", "train.batch_size=12", data="other")
     page = (studied / "reports/studies/other-small.md").read_text()
     assert "committed: `train.batch_size=12`." in page
     assert "Not run: two." in page
-    assert "(-S train.batch_size=12)" in study(studied, "collect", "-S", "train.batch_size=14", data="other")
-    assert "is there with other parameters" in study(studied, "run", data="other")
+    assert "(-S train.batch_size=12)" in study(
+        studied, "collect", "-S", "train.batch_size=14", data="other", code=1
+    )
+    assert "(-S train.batch_size=12)" in study(studied, "run", data="other", code=1)
 
 
-def test_runs_that_differ_in_more_than_the_study_varies_are_not_compared(studied):
-    run(studied, "dvc", "exp", "remove", "tiny-reference-s1", "tiny-alpha-0.0-s1")
-    for name, alpha in (("tiny-reference-s1", 2 / 3), ("tiny-alpha-0.0-s1", 0.0)):
-        set_params(studied, train={"batch_size": 12 if alpha else 13})
-        run(studied, "git", "commit", "-qam", name)
-        run(studied, "dvc", "exp", "run", "--temp", "--name", name, "-S", f"alpha={alpha}", "-S", "seed=1",
-            "-S", "train.threads=1")  # fmt: skip
-    assert "differ in more than their rows do: train.batch_size" in study(studied, "collect")
+def test_runs_of_different_code_are_not_compared(studied):
+    run(studied, "dvc", "exp", "remove", "tiny-alpha-0.0-s1")
+    with (studied / "spp_scl/train/losses.py").open("a") as file:
+        file.write("# changed\n")
+    run(studied, "git", "commit", "-qam", "other code")
+    study(studied, "run", "--only", "alpha")
+    output = study(studied, "collect", code=1)
+    assert (
+        "tiny-alpha-0.0-s1 and tiny-reference-s1 differ in more than their parameters: spp_scl/train"
+        in output
+    )
