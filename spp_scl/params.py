@@ -1,14 +1,17 @@
 """The parameters, typed and checked at the door. The one module that reads `params.yaml`."""
 
+import difflib
 import reprlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from spp_scl import options
 from spp_scl.errors import UserError, first_line
+from spp_scl.raw.datasets import DATASETS
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -16,10 +19,16 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dropout = Annotated[float, Field(ge=0, le=0.99)]
 Decay = Annotated[float, Field(gt=0, le=1)]
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Missing = Literal["drop", "blank", "error"]
-Fusion = Literal["sample", "batch", "none"]
-Step2 = Literal["gated", "always", "never", "merged"]
+
+
+def _require_dataset(name: object) -> object:
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset; there are {', '.join(DATASETS)}")
+    return name
+
+
+# The registry's keys, so that a new dataset has one entry there and none here.
+DatasetName = Annotated[str, BeforeValidator(_require_dataset)]
 
 
 class Section(BaseModel):
@@ -35,12 +44,12 @@ class SampleParams(Section):
 
 
 class CleanParams(Section):
-    missing_image: Missing
-    empty_text: Missing
+    missing_image: options.Policy
+    empty_text: options.Policy
 
 
 class SplitParams(Section):
-    protocol: Literal["auto", "published", "stratified", "grouped"]
+    protocol: options.Protocol
     seed: Seed
 
 
@@ -48,19 +57,19 @@ class ImageFeaturesParams(Section):
     weights: Annotated[str, Field(min_length=1)]
     seed: Seed
     batch_size: Count
-    precision: Precision
+    precision: options.Precision
 
 
 class TextFeaturesParams(ImageFeaturesParams):
     # [CLS], one word and [SEP]; 512 positions are all that BERT has.
     max_positions: Annotated[int, Field(ge=3, le=512)]
-    padding: Literal["masked", "kept"]
+    padding: options.Padding
 
 
 class ModelParams(Section):
     dropout: Dropout
-    layers: Literal["attention", "last"]
-    modalities: Literal["both", "text", "image"]
+    layers: options.Layers
+    modalities: options.Modalities
     weights: Annotated[str, Field(min_length=1)]
 
 
@@ -75,12 +84,14 @@ class TrainParams(Section):
     ce_weight: NonNegative
     intra_modal: bool
     anchor_in_denominator: bool
-    step2: Step2
-    anchors: Literal["image", "text"]
-    gate: Literal["exact", "float32"]
+    step2: options.Step2
+    step2_forward: options.Step2Forward
+    anchors: options.Anchors
+    gate: options.Comparison
+    zero_grad: options.ZeroGrad
     temperature: Positive
     patience: Annotated[int, Field(ge=0)]
-    keep: Literal["best", "last"]
+    keep: options.Keep
     threads: Count
 
 
@@ -91,10 +102,10 @@ class TsneParams(Section):
 class Params(Section):
     """Everything in `params.yaml`; the file gives each value, so there are no defaults here."""
 
-    dataset: Literal["sample", "mvsa_single", "mvsa_multiple", "hfm", "table"]
+    dataset: DatasetName
     seed: Seed
     alpha: NonNegative
-    fusion: Fusion
+    fusion: options.Fusion
     sample: SampleParams
     clean: CleanParams
     split: SplitParams
@@ -137,11 +148,11 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise UserError(f"{path}:\n{problems}") from None
 
 
-def _describe(error: dict) -> str:
+def _describe(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     match error["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown key (a typing mistake?)"
+            return f"{key}: unknown key{_suggest(error['loc'])}"
         case "missing":
             return f"{key}: missing"
         case _:
@@ -150,3 +161,13 @@ def _describe(error: dict) -> str:
             except ValueError:  # Python refuses to print an integer of thousands of digits
                 shown = "a number too long to show"
             return f"{key}: {shown}: {error['msg'].lower()}"
+
+
+def _suggest(loc: tuple[int | str, ...]) -> str:
+    """The known key of the same section that is nearest in spelling."""
+    *sections, name = (str(part) for part in loc)
+    section: type[BaseModel] = Params
+    for part in sections:
+        section = section.model_fields[part].annotation  # type: ignore[assignment]  # a Section
+    near = difflib.get_close_matches(name, section.model_fields, n=1)
+    return f"; did you mean {'.'.join([*sections, near[0]])}?" if near else ""

@@ -1,6 +1,5 @@
-"""One script a stage."""
+"""One script a stage, which only wires: parameters in, one call, files out."""
 
-from spp_scl.stage import leave_when_interrupted
+from spp_scl.stage import prepare_process
 
-# Before the scripts import their libraries, which takes seconds.
-leave_when_interrupted()
+prepare_process()

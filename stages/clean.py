@@ -6,13 +6,12 @@ from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.table import write_parquet
 from spp_scl.files import replacing, write_json
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     dataset = DATASETS[params.dataset]
     folder = Path("data/raw") / params.dataset
     table, dropped, report = clean_rows(

@@ -10,15 +10,14 @@ from spp_scl.clean.table import write_parquet
 from spp_scl.evaluate.evaluation import describe, evaluate
 from spp_scl.files import read_json, replacing, write_json
 from spp_scl.model.data import load_dataset
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.report.confusion import draw_confusion
 from spp_scl.report.tsne import draw_tsne, project
 from spp_scl.stage import run_stage
 from spp_scl.train.artifact import load_model, require_features
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     model_path = "models/model.safetensors"
     model, artifact = load_model(model_path)
     data = load_dataset(params.dataset)

@@ -5,12 +5,11 @@ import logging
 from spp_scl.checks.floors import compute_floors
 from spp_scl.files import replacing, write_json
 from spp_scl.model.data import load_dataset
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     floors, predictions = compute_floors(load_dataset(params.dataset))
     with (
         replacing("reports/floors.json") as metrics_path,

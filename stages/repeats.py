@@ -6,12 +6,11 @@ from pathlib import Path
 from spp_scl.checks.repeats import KINDS, find_repeats
 from spp_scl.clean.table import read_clean, read_parquet
 from spp_scl.files import replacing
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     repeats = find_repeats(
         read_clean(f"data/clean/{params.dataset}.parquet"),
         read_parquet(f"data/split/{params.dataset}.parquet", "split"),

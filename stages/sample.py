@@ -1,13 +1,12 @@
 """Generate the synthetic sample in MVSA-Single's raw layout."""
 
 from spp_scl.files import replacing
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.raw.sample import write_sample
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     with replacing("data/raw/sample") as folder:
         write_sample(folder, params.sample.pairs, params.sample.seed, params.sample.noise)
 

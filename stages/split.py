@@ -5,13 +5,12 @@ from pathlib import Path
 
 from spp_scl.clean.table import SPLITS, read_clean, write_parquet
 from spp_scl.files import replacing, write_json
-from spp_scl.params import load_params
+from spp_scl.params import Params
 from spp_scl.split.splitting import split_table
 from spp_scl.stage import run_stage
 
 
-def main() -> None:
-    params = load_params()
+def main(params: Params) -> None:
     split, report = split_table(
         read_clean(f"data/clean/{params.dataset}.parquet"),
         params.dataset,

@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 
 # Reading parameters, reporting errors, renaming files and drawing bars decide no output, so a change in
 # them need not run any stage again.
-PLUMBING = {f"spp_scl/{name}.py" for name in ("params", "errors", "files", "progress", "stage", "dvc_cache")}
+PLUMBING = {
+    f"spp_scl/{name}.py"
+    for name in ("params", "options", "errors", "files", "progress", "stage", "previous", "cli")
+}
 
 
 def stages() -> dict[str, dict]:
@@ -24,7 +27,9 @@ def stages() -> dict[str, dict]:
 
 def parameters_read(script: Path) -> set[str]:
     """The longest chains `params.a.b` in a script; fails when `params` is handed on as a whole."""
-    tree = ast.parse(script.read_text())
+    # A check before the work decides no output.
+    source = re.sub(r"\n    require_weights\(.*?\)\n", "\n", script.read_text())
+    tree = ast.parse(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     chains = set()
     for node in ast.walk(tree):
@@ -34,7 +39,10 @@ def parameters_read(script: Path) -> set[str]:
                 node = parents[node]
                 parts.append(node.attr)
             assert parts, f"{script}: `params` is handed on as a whole, so what it is read for is hidden"
-            chains.add(".".join(parts))
+            caller = parents[node]
+            # What is only checked decides no output.
+            if not (isinstance(caller, ast.Call) and ast.unparse(caller.func).startswith("require_")):
+                chains.add(".".join(parts))
     return chains
 
 
@@ -90,6 +98,16 @@ def ran(output):
     return re.findall(r"Running stage '(\w+)'", output)
 
 
+def outputs(entry):
+    """The paths that a stage of dvc.yaml writes, with their options."""
+    listed = [*entry.get("outs", []), *entry.get("metrics", [])]
+    return {
+        path: options
+        for out in listed
+        for path, options in ([(out, {})] if isinstance(out, str) else out.items())
+    }
+
+
 def set_params(folder, **sections):
     yaml = YAML()
     path = folder / "params.yaml"
@@ -112,7 +130,12 @@ def snapshot(folder):
 
 
 def temporary_files(folder):
-    return [p for p in folder.rglob(".*.tmp") if ".dvc" not in p.parts]
+    """What the stages write aside; DVC's own leftovers, under random names of 22 letters, are not theirs."""
+    return [
+        p
+        for p in folder.rglob(".*.tmp")
+        if ".dvc" not in p.parts and not re.fullmatch(r"\.[\w-]{22}\.tmp", p.name)
+    ]
 
 
 def damaged_objects(folder, cache=".dvc/cache"):
@@ -124,6 +147,9 @@ def damaged_objects(folder, cache=".dvc/cache"):
     ]
 
 
+METRICS = ("reports/metrics.json", "reports/audit.json", "reports/floors.json")
+
+
 def small_clone(folder, epochs):
     """The working tree as a fresh repository, on a small sample, nothing reproduced yet."""
     listed = run(ROOT, "git", "ls-files", "-co", "--exclude-standard", "-z").split("\0")
@@ -131,7 +157,9 @@ def small_clone(folder, epochs):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
+    # A checkout in which the pipeline has run has results of its own.
+    for name in ("dvc.lock", *METRICS):
+        (folder / name).unlink(missing_ok=True)
     set_params(folder, sample={"pairs": 60}, train={"epochs": epochs, "batch_size": 16})
     run(folder, "git", "init", "-q")
     run(folder, "git", "add", "-A")

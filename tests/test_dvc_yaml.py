@@ -6,10 +6,26 @@ import re
 import pytest
 
 from spp_scl.params import Params, Section
-from tests.pipeline import PLUMBING, ROOT, code_needed, parameters_read, stages
+from tests.pipeline import PLUMBING, ROOT, code_needed, outputs, parameters_read, stages
 
-ORDER = ["raw", "clean", "split", "features", "model", "train", "released", "evaluate", "report", "audit"]
+ORDER = [
+    "raw",
+    "clean",
+    "split",
+    "features",
+    "encoders",
+    "model",
+    "train",
+    "released",
+    "checks",
+    "evaluate",
+    "report",
+    "audit",
+]
 STAGES = sorted(stages())
+
+# What `load_dataset` reads: a dataset with its split and its features.
+DATASET = {"data/clean/${dataset}.parquet", "data/split/${dataset}.parquet", "data/features/${dataset}"}
 
 
 def test_every_stage_has_one_script_and_every_script_a_stage():
@@ -18,51 +34,55 @@ def test_every_stage_has_one_script_and_every_script_a_stage():
         assert stage["cmd"] == f"python -m stages.{name}"
 
 
+def single_keys(keys):
+    """Each section replaced by the keys in it."""
+    found = set()
+    for key in keys:
+        section = Params.model_fields[key.split(".")[0]].annotation
+        if "." in key or not (isinstance(section, type) and issubclass(section, Section)):
+            found.add(key)
+        else:
+            found |= {f"{key}.{name}" for name in section.model_fields}
+    return found
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_depends_on_exactly_the_parameters_that_it_reads(name):
-    declared = set(stages()[name]["params"])
-    read = parameters_read(ROOT / f"stages/{name}.py")
-    # A section handed on whole covers its single keys.
-    read = {key for key in read if key.split(".")[0] not in read or "." not in key}
-    assert declared == read
+    assert single_keys(stages()[name]["params"]) == single_keys(parameters_read(ROOT / f"stages/{name}.py"))
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_depends_on_exactly_the_code_that_it_imports(name):
-    declared = set()
-    for dep in stages()[name]["deps"]:
-        path = ROOT / dep
-        if path.suffix == ".py":
-            declared.add(dep)
-        elif dep.startswith("spp_scl"):
-            modules = {p.relative_to(ROOT).as_posix() for p in path.glob("*.py") if p.stem != "__init__"}
-            assert modules, f"{dep} holds no code"
-            declared |= modules
-    assert declared == code_needed(ROOT / f"stages/{name}.py")
+def test_a_stage_depends_on_all_the_code_that_it_imports_and_on_no_folder_that_it_does_not(name):
+    declared = [dep for dep in stages()[name]["deps"] if dep.startswith(("spp_scl", "stages"))]
+    needed = code_needed(ROOT / f"stages/{name}.py")
+
+    def covers(dep, module):
+        return module == dep or module.startswith(f"{dep}/")
+
+    assert [module for module in needed if not any(covers(dep, module) for dep in declared)] == []
+    assert [dep for dep in declared if not any(covers(dep, module) for module in needed)] == []
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_declares_the_files_that_its_script_names(name):
     script = (ROOT / f"stages/{name}.py").read_text()
-    named = re.findall(r'"((?:data|reports|models)/[^"]*)"', script)
+    named = re.findall(r'"((?:data|reports|models)/[^"]*)(?<!\.tmp)"', script)
     named = {path.replace("{params.dataset}", "${dataset}") for path in named}
     # A folder and the dataset joined to it, which is how the scripts write data/raw and data/published.
     named = {"data/raw/${dataset}" if path == "data/raw" else path for path in named}
     stage = stages()[name]
-    outs = {key for out in [*stage.get("outs", []), *stage.get("metrics", [])] for key in out}
-    declared = outs | {dep for dep in stage["deps"] if dep.startswith(("data", "reports", "models"))}
-    # model.json lies beside the weights, and goes with them.
-    assert named == declared - {"models/model.json"}
+    deps = {dep for dep in stage["deps"] if dep.startswith(("data", "reports", "models"))}
+    if "load_dataset(params.dataset)" in script:
+        assert deps >= DATASET
+        deps -= DATASET
+    # model.json lies beside the weights, and the SVG of a picture beside the PNG.
+    beside = {path for path in outputs(stage) | dict.fromkeys(deps) if path.endswith((".svg", "model.json"))}
+    assert named == (outputs(stage).keys() | deps) - beside
 
 
 def test_every_parameter_is_declared_by_some_stage():
-    declared = {key for stage in stages().values() for key in stage["params"]}
-    for name, field in Params.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys = {f"{name}.{key}" for key in field.annotation.model_fields}
-            assert name in declared or keys <= declared
-        else:
-            assert name in declared
+    declared = {key for stage in stages().values() for key in single_keys(stage["params"])}
+    assert declared == single_keys(Params.model_fields)
 
 
 def test_every_key_of_a_section_handed_on_whole_is_read():
@@ -73,10 +93,14 @@ def test_every_key_of_a_section_handed_on_whole_is_read():
     assert Params.model_fields["train"].annotation.model_fields.keys() <= read
 
 
-def test_failing_stages_leave_their_outputs():
+def test_dvcs_run_cache_keeps_every_stage():
+    """It leaves out a stage with an output that persists, or that is neither in its cache nor a metric."""
     for stage in stages().values():
-        for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
-            assert all(options["persist"] for options in out.values())
+        for options in outputs(stage).values():
+            assert "persist" not in options
+        assert all(
+            "cache" not in (out if isinstance(out, str) else str(out)) for out in stage.get("outs", [])
+        )
 
 
 def test_each_room_imports_only_what_comes_before_it():
@@ -87,7 +111,7 @@ def test_each_room_imports_only_what_comes_before_it():
                     assert ORDER.index(module) <= ORDER.index(room), f"{path} imports {module}"
 
 
-def test_only_one_module_reads_the_parameters_file():
+def test_only_one_module_reads_the_parameters_file_and_only_what_runs_a_stage_calls_it():
     for word in ("params.yaml", "load_params"):
-        readers = [p for p in (ROOT / "spp_scl").rglob("*.py") if word in p.read_text()]
-        assert [path.name for path in readers] == ["params.py"]
+        readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if word in p.read_text()}
+        assert readers == {"params.py", "stage.py"}

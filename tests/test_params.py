@@ -66,6 +66,20 @@ def test_an_unknown_key_is_refused_by_its_full_name(tmp_path, key):
     assert str(tmp_path / "params.yaml") in message
 
 
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("aplha", "alpha"),
+        ("train__epoch", "train.epochs"),
+        ("text_features__weigths", "text_features.weights"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_known_one(tmp_path, key, near):
+    message = refusal(write(tmp_path / "params.yaml", **{key: "1"}))
+    assert f"{key.replace('__', '.')}: unknown key; did you mean {near}?" in message
+    assert "did you mean" not in refusal(write(tmp_path / "params.yaml", qqqq="1"))
+
+
 def test_a_missing_key_is_refused_by_its_full_name(tmp_path):
     for section, key in [(None, "alpha"), (None, "train"), ("train", "patience"), ("tsne", "perplexity")]:
         values = committed()
@@ -108,7 +122,7 @@ def test_a_section_that_holds_no_keys_is_refused_by_its_name(tmp_path, literal):
 @pytest.mark.parametrize(
     ("key", "literal", "allowed"),
     [
-        ("dataset", "imdb", ["sample", "mvsa_single", "mvsa_multiple", "hfm", "table"]),
+        ("dataset", "imdb", ["sample", "mvsa_single", "mvsa_multiple", "hfm", "own"]),
         ("fusion", "both", ["sample", "batch"]),
         ("seed", "-1", ["0"]),
         ("seed", str(2**32), [str(2**32)]),
