@@ -48,7 +48,7 @@ def png_that_claims(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
 
 
-def clean(folder: Path, rows: list[RawRow], dataset="custom", missing_image="drop", empty_text="drop"):
+def clean(folder: Path, rows: list[RawRow], dataset="own", missing_image="drop", empty_text="drop"):
     return clean_rows(rows, folder, DATASETS[dataset], missing_image=missing_image, empty_text=empty_text)
 
 
@@ -203,7 +203,7 @@ def test_a_class_of_the_registry_without_rows_is_counted_as_none(tmp_path):
     assert report["classes"] == {"positive": 1, "neutral": 0, "negative": 1}
 
 
-def test_the_classes_of_custom_posts_are_those_kept_in_sorted_order(tmp_path):
+def test_the_classes_of_own_posts_are_those_kept_in_sorted_order(tmp_path):
     rows = [RawRow(str(n), "a", None, label) for n, label in enumerate(["b", "a", "c", "10", "2"])]
     rows.append(RawRow("dropped", "", None, "never kept"))
     table, _, _ = clean(tmp_path, rows, missing_image="blank")

@@ -75,7 +75,7 @@ def refusal(name: str, folder: Path) -> str:
 
 
 def place(folder: Path, kind: str, row: int) -> str:
-    """How an error names a row of custom posts: in a CSV by the line; the header is line 1."""
+    """How an error names a row of own posts: in a CSV by the line; the header is line 1."""
     return f"{folder}/posts.csv:{row + 1}" if kind == "csv" else f"{folder}/posts.parquet, row {row}"
 
 
@@ -185,13 +185,13 @@ def test_mvsa_labels_read_the_same_whatever_the_line_ends_and_marks(tmp_path, ch
     assert [(row.id, row.label) for row in rows] == [("1", "negative"), ("20", "positive")]
 
 
-@pytest.mark.parametrize("dataset", ["mvsa_single", "mvsa_multiple", "hfm", "custom"])
+@pytest.mark.parametrize("dataset", ["mvsa_single", "mvsa_multiple", "hfm", "own"])
 def test_a_missing_folder_is_refused_with_what_belongs_there(tmp_path, dataset):
     message = refusal(dataset, tmp_path / "absent")
     assert str(tmp_path / "absent") in message
-    what = {"hfm": "text/train.txt", "custom": "posts.csv"}.get(dataset, "labelResultAll.txt")
+    what = {"hfm": "text/train.txt", "own": "posts.csv"}.get(dataset, "labelResultAll.txt")
     assert what in message
-    if dataset != "custom":
+    if dataset != "own":
         assert "https://" in message
 
 
@@ -454,7 +454,7 @@ def test_hfm_line_ends_a_mark_and_blank_lines_change_nothing_and_a_line_separato
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_values_stay_as_they_are(tmp_path, kind):
+def test_own_values_stay_as_they_are(tmp_path, kind):
     columns = {
         "id": ["007", "NA", "1e5", "x.y"],
         "text": ["NA", "null", "", 'a, "b"\nc'],
@@ -462,7 +462,7 @@ def test_custom_values_stay_as_they_are(tmp_path, kind):
         "label": ["NA", "1", "01", "true"],
         "extra": ["", "1", "2", "3"],
     }
-    rows = DATASETS["custom"].read(write_posts(tmp_path, kind, columns))
+    rows = DATASETS["own"].read(write_posts(tmp_path, kind, columns))
     assert [row.id for row in rows] == columns["id"]
     assert [row.text for row in rows] == columns["text"]
     assert [row.label for row in rows] == columns["label"]
@@ -470,7 +470,7 @@ def test_custom_values_stay_as_they_are(tmp_path, kind):
     assert {(row.split, row.dropped) for row in rows} == {(None, None)}
 
 
-def test_a_custom_parquet_may_have_numbers_for_ids_and_labels_and_nulls_for_nothing(tmp_path):
+def test_a_own_parquet_may_have_numbers_for_ids_and_labels_and_nulls_for_nothing(tmp_path):
     columns = {
         "id": [1, 20],
         "text": ["a", None],
@@ -478,7 +478,7 @@ def test_a_custom_parquet_may_have_numbers_for_ids_and_labels_and_nulls_for_noth
         "label": [0, 1],
         "split": [None, "test"],
     }
-    rows = DATASETS["custom"].read(write_posts(tmp_path, "parquet", columns))
+    rows = DATASETS["own"].read(write_posts(tmp_path, "parquet", columns))
     assert [(row.id, row.text or None, row.image, row.label, row.split) for row in rows] == [
         ("1", "a", None, "0", None),
         ("20", None, "b.jpg", "1", "test"),
@@ -501,77 +501,75 @@ def test_a_custom_parquet_may_have_numbers_for_ids_and_labels_and_nulls_for_noth
         (None, None),
     ],
 )
-def test_custom_split_may_have_the_usual_names(tmp_path, kind, name, split):
+def test_own_split_may_have_the_usual_names(tmp_path, kind, name, split):
     columns = {"id": ["1", "2"], "text": ["a", "b"], "image": ["", ""], "label": ["x", "y"]}
-    rows = DATASETS["custom"].read(write_posts(tmp_path, kind, columns | {"split": [name, "test"]}))
+    rows = DATASETS["own"].read(write_posts(tmp_path, kind, columns | {"split": [name, "test"]}))
     assert [row.split for row in rows] == [split, "test"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_unknown_split_is_refused_with_its_row_and_the_allowed_ones(tmp_path, kind):
+def test_own_unknown_split_is_refused_with_its_row_and_the_allowed_ones(tmp_path, kind):
     columns = {"id": ["1", "2"], "text": ["a", "b"], "image": ["", ""], "label": ["x", "y"]}
-    message = refusal("custom", write_posts(tmp_path, kind, columns | {"split": ["train", "holdout"]}))
+    message = refusal("own", write_posts(tmp_path, kind, columns | {"split": ["train", "holdout"]}))
     assert f"{place(tmp_path, kind, 2)}: " in message
     assert all(word in message for word in ("'holdout'", "train", "valid", "test"))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("missing", [["id"], ["text"], ["image"], ["label"], ["text", "label"]])
-def test_custom_posts_without_a_column_is_refused_with_the_missing_and_the_present_ones(
-    tmp_path, kind, missing
-):
+def test_own_posts_without_a_column_is_refused_with_the_missing_and_the_present_ones(tmp_path, kind, missing):
     columns = {"id": ["1"], "text": ["a"], "image": ["b.jpg"], "label": ["x"], "notes": ["n"]}
     folder = write_posts(tmp_path, kind, {k: v for k, v in columns.items() if k not in missing})
-    message = refusal("custom", folder)
+    message = refusal("own", folder)
     assert f"no column named {', '.join(missing)}; it has " in message
     assert "notes" in message.split("it has ")[1]
 
 
 @pytest.mark.parametrize("image", ["../a.jpg", "a/../../b.jpg", "/etc/a.jpg", "..\\a.jpg", "\\\\host\\a.jpg"])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_image_outside_its_folder_is_refused_with_its_row(tmp_path, kind, image):
+def test_own_image_outside_its_folder_is_refused_with_its_row(tmp_path, kind, image):
     columns = {"id": ["1", "2"], "text": ["a", "b"], "image": ["a.jpg", image], "label": ["x", "y"]}
-    message = refusal("custom", write_posts(tmp_path, kind, columns))
+    message = refusal("own", write_posts(tmp_path, kind, columns))
     assert f"{place(tmp_path, kind, 2)}: " in message
     assert repr(image) in message
 
 
 @pytest.mark.parametrize("row_id", [*OUTSIDE, None])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_id_that_is_empty_or_a_path_is_refused_with_its_row(tmp_path, kind, row_id):
+def test_own_id_that_is_empty_or_a_path_is_refused_with_its_row(tmp_path, kind, row_id):
     columns = {"id": ["1", row_id], "text": ["a", "b"], "image": ["", ""], "label": ["x", "y"]}
-    message = refusal("custom", write_posts(tmp_path, kind, columns))
+    message = refusal("own", write_posts(tmp_path, kind, columns))
     assert f"{place(tmp_path, kind, 2)}: " in message
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_repeated_id_is_refused_with_both_rows(tmp_path, kind):
+def test_own_repeated_id_is_refused_with_both_rows(tmp_path, kind):
     columns = {"id": ["1", "2", "1"], "text": ["a", "b", "c"], "image": [""] * 3, "label": ["x", "y", "x"]}
-    message = refusal("custom", write_posts(tmp_path, kind, columns))
+    message = refusal("own", write_posts(tmp_path, kind, columns))
     assert all(word in message for word in ("'1'", place(tmp_path, kind, 1), place(tmp_path, kind, 3)))
 
 
 @pytest.mark.parametrize("label", ["", None, "  "])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_row_without_a_label_is_refused_by_its_id(tmp_path, kind, label):
+def test_own_row_without_a_label_is_refused_by_its_id(tmp_path, kind, label):
     columns = {"id": ["1", "seven"], "text": ["a", "b"], "image": ["", ""], "label": ["x", label]}
-    message = refusal("custom", write_posts(tmp_path, kind, columns))
+    message = refusal("own", write_posts(tmp_path, kind, columns))
     assert all(word in message for word in (place(tmp_path, kind, 2), "'seven'", "label"))
 
 
-def test_no_file_or_two_files_of_custom_posts_are_refused(tmp_path):
-    assert str(tmp_path) in refusal("custom", tmp_path)
+def test_no_file_or_two_files_of_own_posts_are_refused(tmp_path):
+    assert str(tmp_path) in refusal("own", tmp_path)
     columns = {"id": ["1"], "text": ["a"], "image": [""], "label": ["x"]}
     write_posts(tmp_path, "csv", columns)
     write_posts(tmp_path, "parquet", columns)
-    message = refusal("custom", tmp_path)
+    message = refusal("own", tmp_path)
     assert all(word in message for word in (str(tmp_path), "posts.csv", "posts.parquet"))
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_posts_without_rows_is_refused(tmp_path, kind):
+def test_own_posts_without_rows_is_refused(tmp_path, kind):
     folder = write_posts(tmp_path, kind, {"id": [], "text": [], "image": [], "label": []})
-    assert str(tmp_path / f"posts.{kind}") in refusal("custom", folder)
+    assert str(tmp_path / f"posts.{kind}") in refusal("own", folder)
 
 
 @pytest.mark.parametrize(
@@ -586,53 +584,53 @@ def test_custom_posts_without_rows_is_refused(tmp_path, kind):
         ("posts.parquet", b"PAR1 and no more than that PAR1"),
     ],
 )
-def test_custom_posts_that_cannot_be_parsed_is_refused_by_its_path(tmp_path, name, content):
+def test_own_posts_that_cannot_be_parsed_is_refused_by_its_path(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    assert str(tmp_path / name) in refusal("custom", tmp_path)
+    assert str(tmp_path / name) in refusal("own", tmp_path)
 
 
-def test_a_custom_parquet_whose_text_is_not_utf8_is_refused_by_its_path(tmp_path):
+def test_a_own_parquet_whose_text_is_not_utf8_is_refused_by_its_path(tmp_path):
     columns = {"id": ["1", "2"], "text": ["a", "over here"], "image": ["", ""], "label": ["x", "y"]}
     path = write_posts(tmp_path, "parquet", columns) / "posts.parquet"
     damaged = path.read_bytes().replace(b"over here", b"over \xff\xfe\xfd\xfc")
     path.write_bytes(damaged)
-    assert str(path) in refusal("custom", tmp_path)
+    assert str(path) in refusal("own", tmp_path)
 
 
 @pytest.mark.parametrize("names", [range(4), pd.MultiIndex.from_product([["id", "text"], ["a", "b"]])])
-def test_a_custom_parquet_whose_columns_have_no_names_of_text_is_refused_with_them(tmp_path, names):
+def test_a_own_parquet_whose_columns_have_no_names_of_text_is_refused_with_them(tmp_path, names):
     pd.DataFrame([["1", "a", "", "x"]], columns=names).to_parquet(tmp_path / "posts.parquet")
-    message = refusal("custom", tmp_path)
+    message = refusal("own", tmp_path)
     assert f"{tmp_path / 'posts.parquet'}: no column named id, text, image, label; it has " in message
 
 
-def test_a_custom_csv_that_the_machine_does_not_let_be_read_is_refused_by_its_path(tmp_path, monkeypatch):
+def test_a_own_csv_that_the_machine_does_not_let_be_read_is_refused_by_its_path(tmp_path, monkeypatch):
     folder = write_posts(tmp_path, "csv", {"id": ["1"], "text": ["a"], "image": [""], "label": ["x"]})
 
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    message = refusal("custom", folder)
+    message = refusal("own", folder)
     assert str(folder / "posts.csv") in message
     assert "Permission denied" in message
 
 
-def test_a_custom_csv_with_an_unquoted_comma_in_each_text_is_refused_rather_than_shifted(tmp_path):
+def test_a_own_csv_with_an_unquoted_comma_in_each_text_is_refused_rather_than_shifted(tmp_path):
     (tmp_path / "posts.csv").write_text("id,text,image,label\n1,hi, you,a.jpg,x\n2,so, what,b.jpg,y\n")
-    assert str(tmp_path / "posts.csv") in refusal("custom", tmp_path)
+    assert str(tmp_path / "posts.csv") in refusal("own", tmp_path)
 
 
-def test_a_custom_csv_s_mark_line_ends_and_blank_lines_change_nothing(tmp_path):
+def test_a_own_csv_s_mark_line_ends_and_blank_lines_change_nothing(tmp_path):
     text = '\ufeffid,text,image,label\r\n\r\n1,a,,x\r\n\r\n2,"b\nc",,y\r\n\r\n'
     (tmp_path / "posts.csv").write_bytes(text.encode())
-    rows = DATASETS["custom"].read(tmp_path)
+    rows = DATASETS["own"].read(tmp_path)
     assert [(row.id, row.text, row.label) for row in rows] == [("1", "a", "x"), ("2", "b\nc", "y")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_a_custom_csv_may_have_commas_semicolons_or_tabs_and_be_utf16(tmp_path, delimiter, encoding):
+def test_a_own_csv_may_have_commas_semicolons_or_tabs_and_be_utf16(tmp_path, delimiter, encoding):
     posts = pd.DataFrame(
         {
             "notes, and; more": ["", ""],
@@ -643,7 +641,7 @@ def test_a_custom_csv_may_have_commas_semicolons_or_tabs_and_be_utf16(tmp_path, 
         }
     )
     posts.to_csv(tmp_path / "posts.csv", index=False, sep=delimiter, encoding=encoding)
-    rows = DATASETS["custom"].read(tmp_path)
+    rows = DATASETS["own"].read(tmp_path)
     assert [row.text for row in rows] == posts["text"].tolist()
     assert [(row.id, row.image, row.label) for row in rows] == [("1", None, "x"), ("2", "a b.jpg", "y")]
 
@@ -657,17 +655,15 @@ def test_a_custom_csv_may_have_commas_semicolons_or_tabs_and_be_utf16(tmp_path, 
         pytest.param(b"id|text|image|label\n1|a||x\n", "", "it has id|text|image|label", id="bars"),
     ],
 )
-def test_a_custom_csv_of_another_encoding_or_delimiter_is_refused_by_what_it_is(
-    tmp_path, content, place, words
-):
+def test_a_own_csv_of_another_encoding_or_delimiter_is_refused_by_what_it_is(tmp_path, content, place, words):
     (tmp_path / "posts.csv").write_bytes(content)
-    message = refusal("custom", tmp_path)
+    message = refusal("own", tmp_path)
     assert message.startswith(f"{tmp_path}/posts.csv{place}: ")
     assert words in message
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_custom_all_bad_rows_are_named_at_once_the_first_five_and_their_number(tmp_path, kind):
+def test_own_all_bad_rows_are_named_at_once_the_first_five_and_their_number(tmp_path, kind):
     good = {"id": "0", "text": "a", "image": "", "label": "x", "split": "train"}
     bad = [
         {"split": "holdout"},
@@ -680,25 +676,25 @@ def test_custom_all_bad_rows_are_named_at_once_the_first_five_and_their_number(t
     ]
     posts = pd.DataFrame([good, *({**good, "id": str(n), **change} for n, change in enumerate(bad, start=1))])
     folder = write_posts(tmp_path, kind, posts.to_dict("list"))
-    first, *named, more = refusal("custom", folder).split("\n  ")
+    first, *named, more = refusal("own", folder).split("\n  ")
     assert (first, more) == ("7 bad rows:", "and 2 more")
     assert [line.split(": ")[0] for line in named] == [place(tmp_path, kind, row) for row in range(2, 7)]
     for line, word in zip(named, ["'holdout'", "'a/b'", "no label", "'../x.jpg'", "'0'"], strict=True):
         assert word in line
 
 
-def test_a_custom_csv_s_rows_of_a_wrong_length_are_among_the_bad_ones(tmp_path):
+def test_a_own_csv_s_rows_of_a_wrong_length_are_among_the_bad_ones(tmp_path):
     (tmp_path / "posts.csv").write_text("id;text;image;label\n1;a;;x\n2;b\n3;c; d;;y\n4;e;;\n")
-    message = refusal("custom", tmp_path)
+    message = refusal("own", tmp_path)
     assert message.startswith("3 bad rows:\n")
     assert "posts.csv:3: expected 4 values (id, text, image, label), found 2" in message
     assert "posts.csv:4: expected 4 values (id, text, image, label), found 5" in message
     assert "posts.csv:5: id '4' has no label" in message
 
 
-def test_custom_an_empty_image_is_a_missing_one(tmp_path):
+def test_own_an_empty_image_is_a_missing_one(tmp_path):
     columns = {"id": ["1", "2", "3"], "text": ["a"] * 3, "image": ["", "b.jpg", ""], "label": ["x", "y", "y"]}
-    dataset = DATASETS["custom"]
+    dataset = DATASETS["own"]
     rows = dataset.read(write_posts(tmp_path, "csv", columns))
     Image.new("RGB", (8, 8)).save(tmp_path / "b.jpg")
     table, _, _ = clean_rows(rows, tmp_path, dataset, missing_image="blank", empty_text="drop")

@@ -39,7 +39,7 @@ def shuffled_labels(**counts: int) -> list[str]:
     return np.random.default_rng(0).permutation(labels).tolist()
 
 
-def split_of(table, protocol, seed=0, dataset="custom", published=NOWHERE) -> dict[str, str]:
+def split_of(table, protocol, seed=0, dataset="own", published=NOWHERE) -> dict[str, str]:
     split, _ = split_table(table, dataset, published, protocol, seed)
     return dict(zip(split["id"], split["split"], strict=True))
 
@@ -67,7 +67,7 @@ def refusal(table, dataset, published, protocol) -> str:
 
 def test_stratified_is_exactly_8_1_1_within_each_class(tmp_path):
     table = make_table(shuffled_labels(many=1000, some=210, few=30))
-    split, report = split_table(table, "custom", tmp_path, "stratified", seed=1)
+    split, report = split_table(table, "own", tmp_path, "stratified", seed=1)
     joined = table.drop(columns="split").merge(split, on="id")
     counts = joined.groupby(["label", "split"], observed=True).size().to_dict()
     assert counts == {
@@ -132,7 +132,7 @@ def test_grouped_leaves_no_repeated_text_or_picture_in_two_splits_not_even_throu
     columns = (texts, pictures, labels, family)
     texts, pictures, labels, family = ([column[i] for i in order] for column in columns)
     table = make_table(labels, texts, pictures)
-    split, report = split_table(table, "custom", NOWHERE, "grouped", seed=5)
+    split, report = split_table(table, "own", NOWHERE, "grouped", seed=5)
     parts = defaultdict(set)
     for f, part in zip(family, split["split"], strict=True):
         parts[f].add(part)
@@ -191,13 +191,13 @@ def test_an_empty_text_still_groups_by_its_picture_and_a_missing_picture_by_its_
 
 
 def test_grouped_refuses_data_that_is_too_small_for_it():
-    assert "give the data more rows" in refusal(make_table(["a", "b"] * 4), "custom", NOWHERE, "grouped")
+    assert "give the data more rows" in refusal(make_table(["a", "b"] * 4), "own", NOWHERE, "grouped")
 
 
 @pytest.mark.parametrize("groups", [1, 2, 9])
 def test_grouped_refuses_data_of_fewer_groups_than_it_needs(groups):
     table = make_table(["a", "b"] * 50, texts=[f"words {i % groups}" for i in range(100)])
-    assert "group" in refusal(table, "custom", NOWHERE, "grouped")
+    assert "group" in refusal(table, "own", NOWHERE, "grouped")
 
 
 # --- published
@@ -301,13 +301,13 @@ def test_an_id_that_stands_in_the_published_files_twice_is_refused(tmp_path, val
 
 def test_auto_is_stratified_where_there_is_no_published_split(tmp_path):
     table = make_table(shuffled_labels(a=50, b=50))
-    for dataset in ("sample", "mvsa_single", "mvsa_multiple", "custom"):
+    for dataset in ("sample", "mvsa_single", "mvsa_multiple", "own"):
         split, report = split_table(table, dataset, tmp_path, "auto", seed=3)
         assert report["protocol"] == "stratified"
         assert split.equals(split_table(table, dataset, tmp_path, "stratified", seed=3)[0])
 
 
-@pytest.mark.parametrize("dataset", ["custom", "hfm"])
+@pytest.mark.parametrize("dataset", ["own", "hfm"])
 @pytest.mark.parametrize("protocol", ["auto", "published"])
 def test_a_split_inside_the_data_is_the_published_one_and_auto_chooses_it(dataset, protocol):
     splits = ["train", "train", None, "valid", "valid", "test", "test", "train"]
@@ -321,7 +321,7 @@ def test_a_split_inside_the_data_is_the_published_one_and_auto_chooses_it(datase
 def test_one_s_own_split_column_gives_way_where_another_protocol_is_asked_for():
     splits = ["train"] * 80 + ["valid", "test"] * 10
     table = make_table(["n", "p"] * 50, splits=splits)
-    assert split_table(table, "custom", NOWHERE, "stratified", seed=0)[1]["protocol"] == "stratified"
+    assert split_table(table, "own", NOWHERE, "stratified", seed=0)[1]["protocol"] == "stratified"
 
 
 @pytest.mark.parametrize("protocol", ["stratified", "grouped"])
@@ -331,7 +331,7 @@ def test_hfm_refuses_any_split_but_its_own(protocol):
     assert all(word in message for word in (f"`{protocol}`", "hfm", "-S split.protocol=published"))
 
 
-@pytest.mark.parametrize("dataset", ["sample", "custom"])
+@pytest.mark.parametrize("dataset", ["sample", "own"])
 def test_published_is_refused_for_data_that_has_no_published_split(tmp_path, dataset):
     message = refusal(six_ids(), dataset, tmp_path, "published")
     assert f"{dataset} has no published split" in message
@@ -349,7 +349,7 @@ def test_a_class_that_a_split_lacks_is_refused_by_the_names_of_both(part):
         "common" if split == part and label == "rare" else label
         for split, label in zip(splits, labels, strict=True)
     ]
-    message = refusal(make_table(lacking, splits=splits), "custom", NOWHERE, "published")
+    message = refusal(make_table(lacking, splits=splits), "own", NOWHERE, "published")
     assert f"the {part} split has no row of class rare;" in message
     # With the class in place, the same data passes.
     assert len(split_of(make_table(labels, splits=splits), "published")) == 12
@@ -357,7 +357,7 @@ def test_a_class_that_a_split_lacks_is_refused_by_the_names_of_both(part):
 
 def test_a_split_without_any_row_is_refused_by_its_name():
     table = make_table(["a", "b"] * 4, splits=["train"] * 4 + ["test"] * 4)
-    message = refusal(table, "custom", NOWHERE, "published")
+    message = refusal(table, "own", NOWHERE, "published")
     assert "the valid split has no row of class a, b" in message
 
 
@@ -369,12 +369,12 @@ def test_a_class_without_any_row_is_refused_by_its_name():
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_class_too_small_for_three_splits_is_refused_by_its_name(size):
     table = make_table(shuffled_labels(common=60, rare=size))
-    assert "class rare" in refusal(table, "custom", NOWHERE, "stratified")
+    assert "class rare" in refusal(table, "own", NOWHERE, "stratified")
 
 
 def test_the_counts_are_those_of_the_split():
     table = make_table(shuffled_labels(b=70, a=37, c=13), classes=["b", "c", "a"])
-    split, report = split_table(table, "custom", NOWHERE, "stratified", seed=9)
+    split, report = split_table(table, "own", NOWHERE, "stratified", seed=9)
     label_of = dict(zip(table["id"], table["label"], strict=True))
     for name in SPLITS:
         ids = split.loc[split["split"] == name, "id"]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from spp_scl.clean import Policy
 from spp_scl.clean.pictures import UnreadablePictureError, hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.clean.texts import clean_text, is_empty
 from spp_scl.errors import UserError
+from spp_scl.options import Policy
 from spp_scl.progress import progress
 from spp_scl.raw.datasets import Dataset
 from spp_scl.raw.rows import RawRow, first_five

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from spp_scl.raw import Selection, custom, hfm, mvsa
+from spp_scl.options import Selection
+from spp_scl.raw import hfm, mvsa, own
 from spp_scl.raw.rows import RawRow
 
 
@@ -39,5 +40,5 @@ DATASETS: dict[str, Dataset] = {
     "mvsa_multiple": Dataset(partial(mvsa.read_mvsa, annotators=3), mvsa.CLASSES, published="files"),
     # Training labels come from hashtags, the others from people.
     "hfm": Dataset(hfm.read_hfm, hfm.CLASSES, "f1_macro", published="inside", only_published=True),
-    "custom": Dataset(custom.read_custom, None, published="inside"),
+    "own": Dataset(own.read_own, None, published="inside"),
 }

@@ -11,8 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from spp_scl.clean.table import SPLITS
 from spp_scl.clean.texts import normalize
 from spp_scl.errors import UserError
+from spp_scl.options import Protocol
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.split import Protocol
 from spp_scl.split.published import has_published, read_published
 
 _FOLDS = 10  # of groups: one for test, one for validation, eight for training
@@ -146,5 +146,5 @@ def _require_every_class(counts: pd.DataFrame, protocol: str) -> None:
             raise UserError(
                 f"split.protocol `{protocol}`: the {split} split has no row of class {', '.join(empty)}; "
                 "every class must stand in train, valid and test. Give these classes more rows, "
-                "or assign the rows yourself in a `split` column of dataset `custom`"
+                "or assign the rows yourself in a `split` column of dataset `own`"
             )

@@ -27,7 +27,7 @@ _SPLITS = {
 _Records = list[tuple[str, Sequence[str]]]
 
 
-def read_custom(folder: Path) -> list[RawRow]:
+def read_own(folder: Path) -> list[RawRow]:
     """Read a user's own posts.
 
     `image` is a path relative to `folder`. It may be empty: then the parameter clean.missing_image decides.
