@@ -538,14 +538,13 @@ def test_a_missing_clean_table_is_refused_with_the_command_that_makes_it(tmp_pat
         pytest.param(lambda raw: bytes(len(raw)), id="null bytes"),
     ],
 )
-def test_a_damaged_clean_table_is_refused_with_the_command_that_rebuilds_it(tmp_path, damage):
+def test_a_damaged_clean_table_is_refused_by_its_path(tmp_path, damage):
     path = tmp_path / "clean.parquet"
     write_parquet(varied_table(tmp_path), path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError) as caught:
         read_clean(path)
     assert f"{path}: damaged (" in str(caught.value)
-    assert "`dvc repro --force --single-item clean`" in str(caught.value)
 
 
 def test_each_changed_byte_of_a_text_is_found_by_its_checksum(tmp_path):
