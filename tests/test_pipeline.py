@@ -181,7 +181,9 @@ def test_your_own_posts_take_one_override(used):
     run(used, "git", "checkout", "-q", ".")
     run(used, "dvc", "add", "data/raw/own")
     run(used, "git", "add", "data/raw/own.dvc")
-    output = run(used, "dvc", "exp", "run", "--temp", "-S", "dataset=own", "split")
+    # With other parameters, for which the run cache has nothing.
+    changes = ["-S", "dataset=own", "-S", "clean.empty_text=blank", "-S", "split.seed=7"]
+    output = run(used, "dvc", "exp", "run", "--temp", *changes, "split")
     assert ran(output)[-2:] == ["clean", "split"]
     run(used, "git", "rm", "-qf", "data/raw/own.dvc")
     shutil.rmtree(folder)
