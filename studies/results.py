@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import dvc.api
 import pandas as pd
+from dvc.api import DVCFileSystem
 from dvc.exceptions import DvcException
 from ruamel.yaml import YAML
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
 from spp_scl.raw.datasets import DATASETS
 from studies.definitions import Overrides, experiment_name, run_overrides
 from studies.experiments import git, list_experiments, read_params
@@ -33,8 +33,8 @@ class Run:
         audit: `reports/audit.json`.
         floors: `reports/floors.json`.
         inputs: the MD5 of each file of code and data that the training and the evaluation read.
-        revision: its commit.
         base: the commit it began from.
+        files: all of its files, from Git and from DVC's cache.
     """
 
     name: str
@@ -44,8 +44,8 @@ class Run:
     audit: Mapping[str, Any]
     floors: Mapping[str, Any]
     inputs: Mapping[str, str]
-    revision: str
     base: str
+    files: DVCFileSystem
 
     @property
     def classes(self) -> list[str]:
@@ -59,19 +59,13 @@ class Run:
         return predictions[predictions["split"] == "test"].reset_index(drop=True)
 
     def read_csv(self, path: str) -> pd.DataFrame:
-        """An output, from DVC's cache.
+        """An output that is a table.
 
         Raises:
             UserError: it is not there.
         """
-        try:
-            text = dvc.api.read(path, rev=self.revision)
-        except (DvcException, FileNotFoundError) as error:
-            raise UserError(
-                f"experiment {self.name}: {path} is not in DVC's cache ({error}); remove the experiment "
-                f"(`dvc exp remove {self.name}`) and run it again"
-            ) from None
         types = {"id": str, "label": str, "prediction": str}
+        text = _read_text(self.files, path, self.name)
         return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
 
 
@@ -91,9 +85,10 @@ def read_runs(data: str, row: Overrides, base: Overrides, seeds: Sequence[int]) 
 
 
 def _read(name: str, seed: int, revision: str) -> Run:
-    lock = YAML(typ="safe").load(git("show", f"{revision}:dvc.lock"))
+    files = DVCFileSystem(rev=revision)
+    lock = YAML(typ="safe").load(_read_text(files, "dvc.lock", name))
     metrics, audit, floors = (
-        json.loads(git("show", f"{revision}:reports/{file}.json")) for file in ("metrics", "audit", "floors")
+        json.loads(_read_text(files, f"reports/{file}.json", name)) for file in ("metrics", "audit", "floors")
     )
     return Run(
         name=name,
@@ -108,9 +103,19 @@ def _read(name: str, seed: int, revision: str) -> Run:
             for dep in lock["stages"][stage]["deps"]
             if dep["path"].startswith(("data", "spp_scl", "stages"))
         },
-        revision=revision,
         base=git("rev-parse", f"{revision}^").strip(),
+        files=files,
     )
+
+
+def _read_text(files: DVCFileSystem, path: str, name: str) -> str:
+    try:
+        return files.read_text(path, encoding="utf-8")
+    except (DvcException, OSError) as error:
+        raise UserError(
+            f"experiment {name}: {path} is neither in Git nor in DVC's cache ({first_line(error)}); remove "
+            f"the experiment (`dvc exp remove {name}`) and run it again"
+        ) from None
 
 
 def require_dataset(data: str, params: Mapping[str, object]) -> None:

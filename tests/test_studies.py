@@ -195,10 +195,10 @@ def test_a_collected_study_is_a_page_tables_and_figures(studied):
         assert "<svg" in stem.with_name(f"tiny-small{kind}.svg").read_text()
 
 
-def start(folder, data):
-    """Start a study; returns once it trains."""
-    # Epochs of its own: nothing is in the run cache.
-    options = ("--without", "alpha", "-S", f"train.epochs={len(data)}")
+def start(folder, *options, data):
+    """Start a study of one run; returns once it trains."""
+    log = folder / f".dvc/tmp/studies/{data}-reference-s1.log"
+    log.unlink(missing_ok=True)
     process = subprocess.Popen(
         command("run", *options, data=data),
         cwd=folder,
@@ -207,13 +207,12 @@ def start(folder, data):
         text=True,
         start_new_session=True,
     )
-    log = folder / f".dvc/tmp/studies/{data}-reference-s1.log"
     deadline = time.monotonic() + 120
     while not (log.exists() and "Running stage 'train'" in log.read_text()):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return process, options
+    return process
 
 
 def is_locked(folder):
@@ -225,33 +224,30 @@ def is_locked(folder):
     return False
 
 
-def test_an_interruption_ends_the_runs_and_the_same_command_runs_what_is_missing(studied):
-    process, options = start(studied, "interrupted")
+def test_interrupted_runs_end_killed_ones_go_on_and_the_same_command_completes_the_study(studied):
+    options = ("--without", "alpha", "-S", "train.epochs=3")  # 3: not in the run cache
+    process = start(studied, *options, data="stopped")
     os.killpg(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode
     assert "the same command runs what is missing" in errors
     assert not is_locked(studied)  # by any run
-    assert experiments(studied, "interrupted") == set()
     assert run(studied, "git", "diff", "HEAD", "--stat") == ""
-    study(studied, "run", *options, data="interrupted")
-    assert experiments(studied, "interrupted") == {"interrupted-reference-s1"}
-    assert left_in(studied) == set()
 
-
-def test_after_a_kill_the_runs_go_on_and_the_next_call_waits_for_them(studied):
-    process, options = start(studied, "killed")
+    process = start(studied, *options, data="stopped")
     process.kill()
-    process.wait()
+    process.communicate()
     assert is_locked(studied)
     assert run(studied, "git", "diff", "HEAD", "--stat") == ""
-    assert "waiting for the runs" in study(studied, "run", *options, data="killed")
-    assert experiments(studied, "killed") == {"killed-reference-s1"}
+    assert experiments(studied, "stopped") == set()
+
+    assert "waiting for the runs" in study(studied, "run", *options, data="stopped")
+    assert experiments(studied, "stopped") == {"stopped-reference-s1"}
     assert left_in(studied) == set()
 
 
 def test_a_run_that_fails_is_named_with_its_log(studied):
-    output = study(studied, "run", "-S", "fusion=foo", data="failed", code=1)
+    output = study(studied, "run", "--without", "alpha", "-S", "fusion=foo", data="failed", code=1)
     log = ".dvc/tmp/studies/failed-reference-s1.log"
     # The features come from the run cache, and both trainings refuse the value.
     assert f"2 experiment(s) failed, why is in: {log}" in output
