@@ -8,7 +8,7 @@ from pathlib import Path
 from spp_scl.errors import UserError
 
 _RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
-_STUDIES = "run tables of experiments in DVC's queue, and collect their results"
+_STUDIES = "run tables of experiments, and collect their results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
