@@ -60,9 +60,13 @@ def run_stage(main: "Callable[[Params], None]") -> None:
     for library in ("httpx", "httpcore", "huggingface_hub", "matplotlib", "PIL"):
         logging.getLogger(library).setLevel(logging.WARNING)
     started = time.perf_counter()
-    with _alone(name):
-        params = load_params()
-        main(params)
+    try:
+        with _alone(name):
+            params = load_params()
+            main(params)
+    except KeyboardInterrupt as error:
+        report_error(KeyboardInterrupt, error, None)
+        sys.exit(130)  # as a shell reports an interrupted command
     _require_unchanged(params, load_params(), read_stage(name)["params"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     log.info("%.1f s, peak memory %.2f GiB, mapped files included", time.perf_counter() - started, peak)
