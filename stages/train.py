@@ -1,6 +1,7 @@
 """Train the network on the cached features."""
 
 import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def main(params: Params) -> None:
         layers=params.model.layers,
         modalities=params.model.modalities,
     )
+    started = time.perf_counter()
     trained = train(
         data,
         config,
@@ -40,6 +42,7 @@ def main(params: Params) -> None:
         log_folder=LOG,
         checkpoint=CHECKPOINT,
     )
+    seconds = time.perf_counter() - started
     summary = trained.summary()
     artifact = Artifact(
         config=config,
@@ -54,8 +57,9 @@ def main(params: Params) -> None:
     save_model(MODEL, trained.model, artifact)
     remove(CHECKPOINT)
     logging.info(
-        "%d parameters; best epoch %d of %d",
+        "%d parameters; trained in %.1f s; best epoch %d of %d",
         count_parameters(trained.model),
+        seconds,
         trained.best_epoch,
         trained.epochs,
     )
