@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from types import ModuleType
 from typing import Any
 
 import h5py
@@ -18,6 +17,7 @@ from torchvision.models import resnet50
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTensor
 from transformers import BertModel, BertTokenizer
 
+import spp_scl
 from spp_scl.encoders import image as features_image
 from spp_scl.encoders import writing
 from spp_scl.encoders.fused import fuse
@@ -608,12 +608,14 @@ def test_a_picture_that_has_changed_since_cleaning_is_named(sample, tmp_path):
         encode_images(sample.table.head(2), tmp_path / "raw", tmp_path / "x.h5", **ENCODING)
 
 
-def test_the_hash_of_code_depends_on_what_it_does_and_not_on_comments(tmp_path):
-    def module(source):
-        found = ModuleType("encoder")
-        found.__file__ = str(tmp_path / "encoder.py")
-        (tmp_path / "encoder.py").write_text(source)
-        return found
+def test_the_hash_of_code_depends_on_what_it_does_and_not_on_comments(tmp_path, monkeypatch):
+    monkeypatch.setattr(spp_scl, "__file__", str(tmp_path / "__init__.py"))
 
-    assert hash_code(module("x = 1  # one")) == hash_code(module("# one\nx  =  1\n"))
-    assert hash_code(module("x = 1")) != hash_code(module("x = 2"))
+    def hashed(source):
+        (tmp_path / "encoder.py").write_text(source)
+        return hash_code("encoder.py")
+
+    assert hashed("x = 1  # one") == hashed("# one\nx  =  1\n")
+    assert hashed("x = 1") != hashed("x = 2")
+    with pytest.raises(FileNotFoundError, match=r"gone\.py"):
+        hash_code("gone.py")

@@ -1,6 +1,5 @@
 """Image features: the frozen ResNet-50 up to `layer4`, one 7 x 7 x 2048 map a picture."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,17 +15,13 @@ import torchvision
 from torchvision.models import ResNet50_Weights, resnet50
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from spp_scl.clean import pictures
 from spp_scl.clean.pictures import hash_picture, reopen_picture
-from spp_scl.encoders import encode as features_encode
-from spp_scl.encoders import fused
 from spp_scl.encoders.encode import encode
 from spp_scl.encoders.fused import fuse
 from spp_scl.encoders.state_dict import read_state_dict, require_fit
 from spp_scl.encoders.weights import require_image_weights
 from spp_scl.encoders.writing import image_layout
 from spp_scl.errors import UserError
-from spp_scl.features import device as features_device
 from spp_scl.features.device import DTYPES, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 
@@ -39,6 +34,14 @@ _STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 # Pictures a core computes at once: the activations of 32 do not fit into its cache, and moving them took two
 # thirds of the time.
 AT_ONCE = 8
+# What decides the features, beside the libraries.
+_CODE = (
+    "clean/pictures.py",
+    "encoders/encode.py",
+    "encoders/fused.py",
+    "encoders/image.py",
+    "features/device.py",
+)
 _PREPARATION = "RGB, shorter side 256 (bilinear), center crop 224, ImageNet mean and std"
 
 
@@ -179,7 +182,7 @@ def encode_images(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
-        code=hash_code(sys.modules[__name__], pictures, features_device, features_encode, fused),
+        code=hash_code(*_CODE),
     )
     encoder.optimize(device, precision)
     encode(_Pictures(table, folder, encoder, device, batch_size), path, info)

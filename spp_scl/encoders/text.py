@@ -5,7 +5,6 @@ Shapes: B batch, T positions ([CLS] and [SEP] included), D width.
 
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +21,11 @@ import transformers
 from huggingface_hub.utils import enable_progress_bars
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
-from spp_scl.encoders import encode as features_encode
-from spp_scl.encoders import vocabulary
 from spp_scl.encoders.encode import encode
 from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.encoders.weights import is_path, require_text_weights
 from spp_scl.encoders.writing import text_layout
 from spp_scl.errors import UserError, first_line
-from spp_scl.features import device as features_device
 from spp_scl.features.device import DTYPES, autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
 
@@ -37,6 +33,8 @@ log = logging.getLogger(__name__)
 
 PRETRAINED = "bert-base-uncased"
 _LAYERS = 4
+# What decides the features, beside the libraries.
+_CODE = ("encoders/encode.py", "encoders/text.py", "encoders/vocabulary.py", "features/device.py")
 
 # Texts are padded to a multiple of this, so that batches have few different shapes.
 _BUCKET = 8
@@ -209,7 +207,7 @@ def encode_texts(
         ),
         hardware=describe_hardware(device),
         batch_size=batch_size,
-        code=hash_code(sys.modules[__name__], vocabulary, features_device, features_encode),
+        code=hash_code(*_CODE),
     )
     encoder.optimize(device, precision)
     encode(_Texts(table, encoder, device, precision, batch_size, max_positions, padding), path, info)

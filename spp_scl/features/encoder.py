@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
+
+import spp_scl
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,21 @@ class EncoderInfo:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def hash_code(*modules: ModuleType) -> str:
-    """SHA-256 of what modules do: their sources without comments and layout."""
-    trees = [
-        ast.dump(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))) for module in modules
-    ]
+def hash_code(*patterns: str) -> str:
+    """SHA-256 of what modules do: their sources without comments and layout.
+
+    Args:
+        patterns: of files in the package, as `Path.glob` takes them.
+
+    Raises:
+        FileNotFoundError: a pattern has no file.
+    """
+    package, trees = Path(spp_scl.__file__).parent, []
+    for pattern in patterns:
+        files = sorted(package.glob(pattern))
+        if not files:
+            raise FileNotFoundError(f"{package / pattern}: no such file")
+        trees += [ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files]
     return hashlib.sha256("\n".join(trees).encode()).hexdigest()
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import spp_scl
 from spp_scl.errors import first_line
 from spp_scl.features.device import describe_hardware
+from spp_scl.features.encoder import hash_code
 from spp_scl.files import replacing
 from spp_scl.model.data import Data
 from spp_scl.model.network import ModelConfig
@@ -63,15 +63,7 @@ def training_key(data: Data, config: ModelConfig, settings: Mapping[str, Any]) -
         np.__version__,
         torch.__version__,
         describe_hardware(data.features.device),
-        _hash_code(),
+        # Else an interrupted training could go on under other code, while dvc.lock names the new one alone.
+        hash_code("features/*.py", "model/*.py", "train/*.py"),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _hash_code() -> str:
-    # Else an interrupted training could go on under other code, while dvc.lock names the new one alone.
-    digest = hashlib.sha256()
-    for folder in ("features", "model", "train"):
-        for file in sorted((Path(spp_scl.__file__).parent / folder).glob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
