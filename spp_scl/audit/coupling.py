@@ -10,7 +10,9 @@ from spp_scl.model.network import SppScl
 from spp_scl.progress import progress
 from spp_scl.train.artifact import Artifact
 
-ORDERS = 20
+# Each takes a pass over the test set. True: the network couples a batch, and these give a range; False: they
+# show that it does not.
+ORDERS = {True: 20, False: 5}
 BATCH_SIZES = (16, 256)
 
 
@@ -27,12 +29,13 @@ def audit_coupling(
 
     Returns:
         For each way its accuracy, and `changed`, the share of the predictions that are not the metrics' own;
-        for the shuffled orders their mean and range.
+        for the shuffled orders their number, and mean and range.
     """
     rows = data.rows["test"]
     labels = data.labels[rows]
     own = logits.argmax(dim=1)
-    bar = progress(desc="coupling", unit="passes", total=ORDERS + len(BATCH_SIZES) + 3)
+    number = ORDERS[artifact.config.couples_batch]
+    bar = progress(desc="coupling", unit="passes", total=number + len(BATCH_SIZES) + 3)
 
     def compare(size: int = artifact.batch_size, order: torch.Tensor | None = None) -> dict[str, float]:
         output = predict(model, data.features, rows, size, artifact.seed, order=order)
@@ -46,7 +49,7 @@ def audit_coupling(
     torch.set_num_threads(artifact.threads)
     # The first permutation of this generator is the one that `predict` draws for the metrics.
     generator = torch.Generator().manual_seed(artifact.seed)
-    orders = [torch.randperm(len(rows), generator=generator) for _ in range(ORDERS + 1)][1:]
+    orders = [torch.randperm(len(rows), generator=generator) for _ in range(number + 1)][1:]
     shuffled = [compare(order=order) for order in orders]
     result = {
         "own": {"accuracy": (own == labels).double().mean().item()},
@@ -54,9 +57,12 @@ def audit_coupling(
         # What a file sorted by label would do, as the published ones are: batches of one class.
         "sorted_by_label": compare(order=labels.argsort(stable=True)),
         "shuffled": {
-            f"{name}_{how}": function(one[name] for one in shuffled)
-            for name in ("accuracy", "changed")
-            for how, function in (("mean", fmean), ("min", min), ("max", max))
+            "orders": number,
+            **{
+                f"{name}_{how}": function(one[name] for one in shuffled)
+                for name in ("accuracy", "changed")
+                for how, function in (("mean", fmean), ("min", min), ("max", max))
+            },
         },
         # In the metrics' own order, so that only the size differs.
         **{f"batches_of_{size}": compare(size) for size in BATCH_SIZES},

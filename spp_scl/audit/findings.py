@@ -43,7 +43,7 @@ def _describe_coupling(c: Mapping[str, Mapping], tweets: int, config: ModelConfi
             f"No prediction depends on its batch: in other orders, in other batch sizes and one at a time, "
             f"all {tweets} test predictions stay the same."
         )
-    coupled = config.fusion == "batch" and config.modalities == "both"
+    coupled = config.couples_batch
     why = "Predictions depend on the tweets in their batch" if coupled else "Rounding changes predictions"
     drawn = f" The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
     changes = [

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import pandas as pd
 
 from spp_scl.audit.audit import SCORES
-from spp_scl.audit.coupling import ORDERS
 from spp_scl.checks.repeats import KINDS, NEAR
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
@@ -55,7 +54,7 @@ def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], titl
 def _tabulate_coupling(c: Mapping[str, Mapping]) -> pd.DataFrame:
     ways = {
         "as the metrics": (f"{c['own']['accuracy']:.4f}", "0.00%"),
-        f"shuffled, {ORDERS} orders: mean (range)": (
+        f"shuffled, {c['shuffled']['orders']} orders: mean (range)": (
             "{accuracy_mean:.4f} ({accuracy_min:.4f} to {accuracy_max:.4f})".format(**c["shuffled"]),
             "{changed_mean:.2%} ({changed_min:.2%} to {changed_max:.2%})".format(**c["shuffled"]),
         ),

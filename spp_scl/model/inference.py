@@ -32,7 +32,7 @@ def predict(
         desc: what a progress bar says; None: no bar.
         order: (n,) int64, of another order to take the rows in; the output is in theirs all the same.
     """
-    if order is None and model.config.fusion == "batch":
+    if order is None and model.config.couples_batch:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     elif order is None:
         order = features.lengths[rows].argsort(descending=True, stable=True)

@@ -44,6 +44,11 @@ class ModelConfig:
     layers: Literal["attention", "last"] = "attention"
     modalities: Literal["both", "text", "image"] = "both"
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether a prediction depends on the tweets that share its batch."""
+        return self.fusion == "batch" and self.modalities == "both"
+
 
 @dataclass(frozen=True)
 class Branches:
