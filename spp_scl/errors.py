@@ -16,6 +16,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether an exception, of whichever library, says that the device has no space left."""
     # HDF5 and safetensors wrap the system's error in their own and keep only its words.
     text = str(error)
+    if error.__context__ is not None and is_disk_full(error.__context__):
+        return True  # torch's writer fails once more while it closes a file that could not be written
     return (
         (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
         or f"errno = {errno.ENOSPC}" in text

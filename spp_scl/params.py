@@ -22,7 +22,7 @@ Decay = Annotated[float, Field(gt=0, le=1)]
 
 
 def _require_dataset(name: object) -> object:
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(f"unknown dataset; there are {', '.join(DATASETS)}")
     return name
 

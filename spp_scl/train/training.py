@@ -76,13 +76,12 @@ def train(
         state.load_state_dict(saved)
         log.info("going on after epoch %d", state.epoch)
     state.log.write(log_folder)
-    bar = progress(desc="train", unit="epochs", total=params.epochs, initial=state.epoch)
-    while state.epoch < params.epochs and not state.exhausted(params.patience):
-        bar.set_postfix_str(_epoch(state, data, alpha, params, seed))
-        bar.update()
-        state.log.write(log_folder)
-        save_checkpoint(checkpoint, key, state.state_dict())
-    bar.close()
+    with progress(desc="train", unit="epochs", total=params.epochs, initial=state.epoch) as bar:
+        while state.epoch < params.epochs and not state.exhausted(params.patience):
+            bar.set_postfix_str(_epoch(state, data, alpha, params, seed))
+            bar.update()
+            state.log.write(log_folder)
+            save_checkpoint(checkpoint, key, state.state_dict())
     if state.epoch < params.epochs:
         log.info("stopped: no better validation F1 in %d epochs", params.patience)
     if params.keep == "best":

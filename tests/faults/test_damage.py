@@ -88,7 +88,8 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(unseen, how, copy, reference):
     stopped = reference_checkpoint(copy)
     damage_in_place(stopped, how, unseen)
     output = stage(copy, "train")
-    assert "reports/.checkpoint.tmp: the checkpoint is damaged; the training begins anew" in output
+    assert "reports/.checkpoint.tmp: the checkpoint is damaged (" in output
+    assert "the training begins anew" in output
     assert "going on" not in output
     assert snapshot(copy) == snapshot(reference)
     assert temporary_files(copy) == []
@@ -96,7 +97,10 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(unseen, how, copy, reference):
 
 def reference_checkpoint(folder):
     """Of a training that ends when it has written its last one."""
-    kill = "import stages.train as s, os; s.save_model = lambda *a: os._exit(9); s.main()"
+    kill = (
+        "import os, stages.train as s; from spp_scl.params import load_params; "
+        "s.save_model = lambda *a: os._exit(9); s.main(load_params())"
+    )
     run(folder, "python", "-c", kill, code=9)
     return folder / "reports/.checkpoint.tmp"
 

@@ -57,14 +57,19 @@ def assert_one_clear_line(output):
     assert "Traceback" not in output
 
 
+def without_log(files):
+    """All but the training's log, which is written while it trains; DVC removes it before a training."""
+    return {path: content for path, content in files.items() if path.parts[:2] != ("reports", "train")}
+
+
 @pytest.mark.parametrize(("name", "full"), PLACES)
 def test_a_full_disk_is_one_clear_line_and_changes_no_file(name, full, copy, reference):
     with small_disk(copy / full) as filler:
         # A page left, so that a file is begun; but it is all that the split needs.
         fill(filler, left=0 if name == "split" else 4096)
-        before = snapshot(copy)
+        before = without_log(snapshot(copy))
         assert_one_clear_line(stage(copy, name, code=1))
-        assert snapshot(copy) == before
+        assert without_log(snapshot(copy)) == before
         # The training's own state stays, for the next run to go on from.
         assert {path.name for path in temporary_files(copy)} <= {".train.tmp", ".checkpoint.tmp"}
         filler.unlink()
