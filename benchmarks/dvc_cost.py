@@ -43,7 +43,7 @@ def main() -> None:
         for i in range(REPEATS):
             # Each a new experiment whose every stage from the training on has to run: another alpha may
             # change nothing, and another seed changes everything.
-            changes = [f"alpha={1 + i}", f"seed={i}", "train.epochs=4"]
+            changes = [f"alpha={1 + i}", f"seed={i}", "spp_scl.epochs=4"]
             seconds, output = run("dvc", "exp", "run", *(word for c in changes for word in ("-S", c)))
             training = float(re.search(r"trained in ([\d.]+) s", output).group(1))
             if "Running stage 'evaluate'" not in output:

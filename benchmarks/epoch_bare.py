@@ -4,16 +4,12 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-import torch
-
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import load_features, write_features
-from benchmarks.training import ALPHA, epoch, network, settings
+from benchmarks.training import epoch, start
+from spp_scl.batches.batch import FeatureStore
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.batches import FeatureStore
-from spp_scl.model.network import SppScl
-from spp_scl.train.steps import train_batch
-from spp_scl.train.training import epoch_batches
+from spp_scl.training.training import epoch_batches, train_batch
 
 
 def main() -> None:
@@ -21,20 +17,17 @@ def main() -> None:
         folder = Path(name)
         write_features(folder)
         data = load_features(folder)
-        params = settings()
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
         images = dataclasses.replace(images, maps=images.maps.clone())
         texts = dataclasses.replace(texts, words=texts.words.clone(), cls=texts.cls.clone())
-        resident = FeatureStore(images, texts, data.features.device)
+        resident = FeatureStore(images, texts, data.labels, data.source.device)
 
         def bare() -> None:
-            torch.manual_seed(42)
-            model = SppScl(network(data)).to(data.features.device).train()
-            optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, fused=True)
-            shuffle = torch.Generator().manual_seed(42)
-            for rows in epoch_batches(data.rows["train"], params.batch_size, shuffle):
-                batch = resident.batch(rows)
-                train_batch(model, optimizer, batch, data.labels[rows[batch.order]], ALPHA, params)
+            state = start(data)
+            state.model.train()
+            size = state.model.params.batch_size
+            for rows in epoch_batches(data.rows["train"], size, state.shuffle):
+                train_batch(state, resident.batch(rows), last=False)
 
         ours, theirs = alternate(lambda: epoch(data), bare)
     report(

@@ -16,9 +16,8 @@ from transformers import BertConfig, BertModel
 from benchmarks import straightforward
 from benchmarks.measure import REPEATS, Row, alternate, report
 from benchmarks.synthetic import load_features, write_features, write_pictures
-from benchmarks.training import ALPHA, epoch, network, settings
+from benchmarks.training import epoch, network, optimizer_of
 from spp_scl.clean.pictures import open_picture
-from spp_scl.model.network import SppScl
 
 POSITIONS = 202
 prepare = Compose(
@@ -36,13 +35,12 @@ def main() -> None:
         folder = Path(name)
         write_features(folder)
         data = load_features(folder)
-        params = settings()
-        size = params.batch_size
+        model = network(data).train()
+        optimizer = optimizer_of(model, fused=False)
+        size = model.params.batch_size
         pictures = write_pictures(folder / "pictures", size)["image"]
         net = resnet50(weights=None).train().requires_grad_(False)
         bert = BertModel(BertConfig(), add_pooling_layer=False).train().requires_grad_(False)
-        model = SppScl(network(data)).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate)
         ids = torch.randint(1000, 30000, (size, POSITIONS))
         mask = torch.ones(size, POSITIONS, dtype=torch.bool)
         labels = torch.randint(0, len(data.classes), (size,))
@@ -55,7 +53,7 @@ def main() -> None:
 
         def released_batch() -> None:
             pixels = torch.stack([prepare(open_picture(folder / "pictures" / name)) for name in pictures])
-            straightforward.step(partial(forward, pixels), optimizer, labels, ALPHA, params)
+            straightforward.step(model, partial(forward, pixels), optimizer, labels)
 
         ours, theirs = alternate(lambda: epoch(data), released_batch, repeats=REPEATS)
         batches = -(-len(data.rows["train"]) // size)

@@ -12,7 +12,7 @@ import torch
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import write_pictures
 from spp_scl.encoders.fused import fuse
-from spp_scl.encoders.image import AT_ONCE, ImageEncoder, encode_images, prepare_picture
+from spp_scl.encoders.image import AT_ONCE, ImageEncoder, encode_images, load_image_encoder, prepare_picture
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import DTYPES, choose_device, choose_precision
 
@@ -24,10 +24,10 @@ def main() -> None:
     logging.disable()
     device = choose_device()
     precision = choose_precision(device, "auto")
-    encoder = ImageEncoder("untrained", 1)
+    encoder = load_image_encoder("untrained", 1)
     encoder.optimize(device, precision)
     # The same with public operations alone: a GPU's way of fusing, whatever the device.
-    public = ImageEncoder("untrained", 1)
+    public = load_image_encoder("untrained", 1)
     fuse(public.net, DTYPES[precision], torch.device("cuda"))
     public.to(device)
     pixels = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8)
@@ -58,11 +58,11 @@ def main() -> None:
             for _ in in_order(forward, [encoder] * (PICTURES // BATCH), device):
                 pass
 
-        net = ImageEncoder("untrained", 1).net.to(memory_format=torch.contiguous_format)
+        net = load_image_encoder("untrained", 1).net.to(memory_format=torch.contiguous_format)
 
         def float32() -> None:
             rows = table.head(BATCH)
-            batch = [prepare_picture(folder / r.image, r.picture) for r in rows.itertuples()]
+            batch = [prepare_picture(folder / r.image, r.picture, encoder) for r in rows.itertuples()]
             with torch.inference_mode():
                 x = (torch.stack(batch).contiguous().float() - 120) / 60
                 x = net.maxpool(net.relu(net.bn1(net.conv1(x))))

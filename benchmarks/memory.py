@@ -7,11 +7,10 @@ from pathlib import Path
 from benchmarks.measure import Row, alternate, peak_memory, report
 from benchmarks.synthetic import load_features, write_features
 from benchmarks.training import epoch, network
-from spp_scl.evaluate.evaluation import evaluate
+from spp_scl.batches.batch import FeatureStore
+from spp_scl.evaluation.evaluate import evaluate
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.batches import FeatureStore
-from spp_scl.model.network import SppScl
-from spp_scl.train.artifact import Artifact
+from spp_scl.training.artifact import Artifact
 
 
 def main() -> None:
@@ -23,15 +22,27 @@ def main() -> None:
             data = load_features(folder)
             epoch(data)
         with peak_memory() as evaluation:
-            model = SppScl(network(data)).eval()
+            model = network(data).eval()
             about = Artifact(
-                model.config, data.classes, data.fingerprint, None, 64, 42, 2, {"step2_share": 1.0}
+                method="spp_scl",
+                settings=model.params.model_dump(),
+                sizes=model.sizes.numbers(),
+                encoders={},
+                precision="fp32",
+                classes=data.classes,
+                features=data.fingerprint,
+                trained_on=None,
+                seed=42,
+                threads=2,
+                training={"step2_share": 1.0},
             )
             evaluate(model, about, data)
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
         images = dataclasses.replace(images, maps=images.maps.clone())
         texts = dataclasses.replace(texts, words=texts.words.clone(), cls=texts.cls.clone())
-        resident = dataclasses.replace(data, features=FeatureStore(images, texts, data.features.device))
+        resident = dataclasses.replace(
+            data, source=FeatureStore(images, texts, data.labels, data.source.device)
+        )
         mapped, in_memory = alternate(lambda: epoch(data), lambda: epoch(resident))
     ratio = mapped / in_memory
     report(

@@ -11,10 +11,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks import straightforward
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import load_features, write_features
-from benchmarks.training import ALPHA, network, settings
+from benchmarks.training import network, optimizer_of, settings, start
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.network import SppScl
-from spp_scl.train.steps import train_batch
+from spp_scl.training.training import train_batch
 
 ROWS = 1500
 
@@ -25,23 +24,23 @@ def main() -> None:
         write_features(folder, ROWS)
         data = load_features(folder)
         images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
-        params = settings()
-        torch.set_num_threads(params.threads)
+        torch.set_num_threads(settings().threads)
         torch.manual_seed(42)
-        batches = data.rows["train"][torch.randperm(len(data.rows["train"]))].split(params.batch_size)[:10]
-        models = [SppScl(network(data)).train(), SppScl(network(data)).train()]
-        optimizers = [torch.optim.AdamW(m.parameters(), lr=params.learning_rate, fused=True) for m in models]
+        state, model = start(data), network(data).train()
+        state.model.train()
+        optimizer = optimizer_of(model)
+        shuffled = data.rows["train"][torch.randperm(len(data.rows["train"]))]
+        batches = shuffled.split(model.params.batch_size)[:10]
 
         def ours() -> None:
             for rows in batches:
-                batch = data.features.batch(rows)
-                train_batch(models[0], optimizers[0], batch, data.labels[rows[batch.order]], ALPHA, params)
+                train_batch(state, data.source.batch(rows), last=False)
 
         def first() -> None:
             for rows in batches:
                 batch = straightforward.pad(images, texts, rows)
-                forward = partial(straightforward.forward, models[1], *batch)
-                straightforward.step(forward, optimizers[1], data.labels[rows], ALPHA, params)
+                forward = partial(straightforward.forward, model, *batch)
+                straightforward.step(model, forward, optimizer, data.labels[rows])
 
         fast, slow = (seconds / len(batches) * 1000 for seconds in alternate(ours, first))
         with profile(activities=[ProfilerActivity.CPU]) as profiled:

@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.model.network import HierarchicalAttention, Output, SampleFusion, SppScl, masked_mean
-from spp_scl.params import TrainParams
-from spp_scl.train.gate import gate
-from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.methods.shared.fusion import SampleFusion
+from spp_scl.methods.shared.gate import gate
+from spp_scl.methods.shared.layers import masked_mean
+from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.methods.shared.method import Output
+from spp_scl.methods.spp_scl import HierarchicalAttention, SppScl
 
 
 def pad(images: ImageFeatures, texts: TextFeatures, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -44,20 +46,23 @@ def forward(model: SppScl, words, mask, cls, maps) -> Output:
     positions_out = fusion.image(fusion.image_in(positions), text[:, None])
     streams = [masked_mean(words_out, mask), positions_out.mean(dim=1)]
     fused = model.classifier(torch.cat([*streams, image, text], dim=1))
-    return Output(model.fc(fused), fused, text, image)
+    return Output(model.fc(fused), {"fused": fused, "text": text, "image": image})
 
 
-def step(run, optimizer, labels, alpha: float, params: TrainParams) -> None:
+def step(model: SppScl, run, optimizer, labels) -> None:
     """Both steps of the method on one batch; `run` is its forward pass."""
+    params = model.params
     output = run()
+    text, image = output.vectors["text"], output.vectors["image"]
     loss = params.ce_weight * F.cross_entropy(output.logits, labels)
-    loss = loss + intra_modal_loss(output.text, labels, params.temperature)
-    loss = loss + intra_modal_loss(output.image, labels, params.temperature)
+    loss = loss + intra_modal_loss(text, labels, params.temperature)
+    loss = loss + intra_modal_loss(image, labels, params.temperature)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     output = run()
-    if gate(output.text, output.image, labels, alpha).step2:
+    text, image = output.vectors["text"], output.vectors["image"]
+    if gate(text, image, labels, params.alpha).step2:
         optimizer.zero_grad()
-        inter_modal_loss(output.image, output.text, labels, params.temperature).backward()
+        inter_modal_loss(image, text, labels, params.temperature).backward()
         optimizer.step()

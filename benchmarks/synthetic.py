@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from spp_scl.batches.data import Data, load_data
 from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.encoders.writing import image_layout, text_layout, writing
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.model.data import Data, load_data
 
 ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450
 WIDTH = 768  # of BERT-base
@@ -59,7 +59,9 @@ def write_features(folder: Path, rows: int = ROWS) -> None:
         for i in writer.missing:
             writer.write(i, np.roll(maps[i % 64], i // 64, axis=0))
     words = rng.standard_normal((512, 4, WIDTH), dtype=np.float32).astype(np.float16)
-    layout = text_layout(ids, lengths(rows), keys, np.zeros(rows, bool), 4, WIDTH)
+    pieces = np.zeros(lengths(rows).sum(), np.int32)
+    vocabulary = np.zeros((30522, WIDTH), np.float16)
+    layout = text_layout(ids, lengths(rows), keys, np.zeros(rows, bool), (4, WIDTH), pieces, vocabulary)
     with writing(folder / "text.h5", layout, info) as writer:
         for i, length in enumerate(lengths(rows)):
             start = rng.integers(512 - length)

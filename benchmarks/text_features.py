@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import texts
-from spp_scl.encoders.text import TextEncoder, encode_texts
+from spp_scl.encoders.text import encode_texts, load_text_encoder
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import autocast, choose_device, choose_precision
 
@@ -27,7 +27,7 @@ def main() -> None:
     precision = choose_precision(device, "auto")
     strings = texts(TEXTS)
     table = pd.DataFrame({"id": [str(i) for i in range(TEXTS)], "text": strings})
-    encoder = TextEncoder("untrained", 1, strings, POSITIONS)
+    encoder = load_text_encoder("untrained", 1, strings, POSITIONS)
     encoder.optimize(device, precision)
     # The batches of the encoder, as tensors: of like length, padded to a multiple of 8.
     ordered = sorted(encoder.tokenize(strings), key=len, reverse=True)
@@ -64,7 +64,7 @@ def main() -> None:
                 pass
 
         ids = torch.randint(5, 20, (BATCH, POSITIONS), device=device)
-        slow_encoder = TextEncoder("untrained", 1, strings, POSITIONS).to(device)
+        slow_encoder = load_text_encoder("untrained", 1, strings, POSITIONS).to(device)
 
         def float32() -> None:
             with torch.inference_mode():

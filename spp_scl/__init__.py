@@ -1,4 +1,5 @@
 """SPP-SCL: image-text sentiment and sarcasm with semi-push-pull supervised contrastive learning.
 
-The data's way is the folder's way: raw, clean, split, features, model, train, evaluate, report.
+The data's way is the folder's way: raw, clean, split, encoders, features, batches, methods, training,
+evaluation, report.
 """

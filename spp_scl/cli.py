@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spp_scl.errors import UserError
 
+_METHODS = "what each method is, reads and takes, and the figures published for it"
 _RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
 _STUDIES = "run tables of experiments, and collect their results"
 
@@ -24,12 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # A command reads its own arguments: importing it takes seconds, and --help should not.
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("methods", help=_METHODS, add_help=False)
     commands.add_parser("released", help=_RELEASED, add_help=False)
     commands.add_parser("studies", help=_STUDIES, add_help=False)
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parser.parse_args(given[:1]).command
     try:
-        {"released": _released, "studies": _studies}[command](given[1:])
+        {"methods": _methods, "released": _released, "studies": _studies}[command](given[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -37,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _methods(arguments: Sequence[str]) -> None:
+    from spp_scl.methods.shared.listing import main
+
+    main(arguments)
 
 
 def _released(arguments: Sequence[str]) -> None:

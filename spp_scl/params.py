@@ -3,7 +3,7 @@
 import difflib
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from spp_scl import options
 from spp_scl.errors import UserError, first_line
+from spp_scl.methods import list_methods
 from spp_scl.raw.datasets import DATASETS
 
 Count = Annotated[int, Field(ge=1)]
@@ -18,6 +19,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Dropout = Annotated[float, Field(ge=0, le=0.99)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -27,14 +29,24 @@ def _require_dataset(name: object) -> object:
     return name
 
 
-# The registry's keys, so that a new dataset has one entry there and none here.
+def _require_method(name: object) -> object:
+    if not isinstance(name, str) or name not in list_methods():
+        raise ValueError(f"unknown method; there are {', '.join(list_methods())}")
+    return name
+
+
+# The registry's keys, so that a new dataset has one entry there and none here; and the methods' files.
 DatasetName = Annotated[str, BeforeValidator(_require_dataset)]
+MethodName = Annotated[str, BeforeValidator(_require_method)]
 
 
 class Section(BaseModel):
     """A group of parameters: no unknown key, no conversion of types, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class SampleParams(Section):
@@ -66,33 +78,21 @@ class TextFeaturesParams(ImageFeaturesParams):
     padding: options.Padding
 
 
-class ModelParams(Section):
-    dropout: Dropout
-    layers: options.Layers
-    modalities: options.Modalities
-    weights: Annotated[str, Field(min_length=1)]
-
-
 class TrainParams(Section):
-    epochs: Count
-    # Batch normalisation and a contrast both need two samples.
-    batch_size: Annotated[int, Field(ge=2)]
-    learning_rate: Positive
-    weight_decay: NonNegative
-    lr_step: Count
-    lr_decay: Decay
-    ce_weight: NonNegative
-    intra_modal: bool
-    anchor_in_denominator: bool
-    step2: options.Step2
-    step2_forward: options.Step2Forward
-    anchors: options.Anchors
-    gate: options.Comparison
-    zero_grad: options.ZeroGrad
-    temperature: Positive
     patience: Annotated[int, Field(ge=0)]
     keep: options.Keep
     threads: Count
+    weights: Annotated[str, Field(min_length=1)]
+
+
+class FinetunedParams(Section):
+    learning_rate: Positive
+    weight_decay: NonNegative
+    warmup: Share
+    decay: options.Decay
+    clip: NonNegative
+    accumulation: Count
+    precision: options.Precision
 
 
 class TsneParams(Section):
@@ -100,20 +100,25 @@ class TsneParams(Section):
 
 
 class Params(Section):
-    """Everything in `params.yaml`; the file gives each value, so there are no defaults here."""
+    """Everything in `params.yaml`; the file gives each value, so there are no defaults here.
+
+    `methods` holds the methods' own sections as they stand there; `spp_scl.methods` checks them.
+    """
 
     dataset: DatasetName
     seed: Seed
+    method: MethodName
+    encoders: options.Encoders
     alpha: NonNegative
-    fusion: options.Fusion
     sample: SampleParams
     clean: CleanParams
     split: SplitParams
     image_features: ImageFeaturesParams
     text_features: TextFeaturesParams
-    model: ModelParams
     train: TrainParams
+    finetuned: FinetunedParams
     tsne: TsneParams
+    methods: dict[str, dict[str, Any]]
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:
@@ -141,18 +146,34 @@ def load_params(path: Path | str = "params.yaml") -> Params:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected keys and values")
+    sections = {name: values.pop(name) for name in list_methods() if name in values}
+    return check(Params, {**values, "methods": sections}, str(path))
+
+
+def check(section: type[Checked], values: dict, where: str, prefix: str = "") -> Checked:
+    """Check the values of a section.
+
+    Args:
+        section: its type.
+        values: by their keys.
+        where: how the message begins.
+        prefix: of the keys in the message.
+
+    Raises:
+        UserError: naming every wrong key with its value and what is allowed.
+    """
     try:
-        return Params.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(e)}" for e in error.errors())
-        raise UserError(f"{path}:\n{problems}") from None
+        problems = "\n".join(f"  {_describe(e, section, prefix)}" for e in error.errors())
+        raise UserError(f"{where}:\n{problems}") from None
 
 
-def _describe(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _describe(error: Any, root: type[Section], prefix: str) -> str:
+    key = prefix + ".".join(str(part) for part in error["loc"]).removeprefix("methods.")
     match error["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown key{_suggest(error['loc'])}"
+            return f"{key}: unknown key{_suggest(error['loc'], root, prefix)}"
         case "missing":
             return f"{key}: missing"
         case _:
@@ -163,11 +184,12 @@ def _describe(error: Any) -> str:
             return f"{key}: {shown}: {error['msg'].lower()}"
 
 
-def _suggest(loc: tuple[int | str, ...]) -> str:
+def _suggest(loc: tuple[int | str, ...], root: type[BaseModel], prefix: str) -> str:
     """The known key of the same section that is nearest in spelling."""
     *sections, name = (str(part) for part in loc)
-    section: type[BaseModel] = Params
+    section = root
     for part in sections:
         section = section.model_fields[part].annotation  # type: ignore[assignment]  # a Section
-    near = difflib.get_close_matches(name, section.model_fields, n=1)
-    return f"; did you mean {'.'.join([*sections, near[0]])}?" if near else ""
+    known = [*section.model_fields, *(list_methods() if section is Params else ())]
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{'.'.join([*sections, near[0]])}?" if near else ""

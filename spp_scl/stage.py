@@ -130,6 +130,8 @@ def _require_unchanged(before: "Params", after: "Params", keys: list[str]) -> No
 
 
 def _value(params: "Params", key: str) -> object:
+    if key == "${method}":  # the section of the method that is chosen
+        return params.methods.get(params.method)
     value: object = params
     for part in key.split("."):
         value = getattr(value, part)

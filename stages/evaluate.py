@@ -5,16 +5,16 @@ import logging
 from spp_scl.audit.audit import audit
 from spp_scl.audit.findings import describe_findings
 from spp_scl.audit.page import write_page
+from spp_scl.batches.data import load_dataset
 from spp_scl.checks.repeats import read_repeats
 from spp_scl.clean.table import write_parquet
-from spp_scl.evaluate.evaluation import describe, evaluate
+from spp_scl.evaluation.evaluate import describe, evaluate
 from spp_scl.files import read_json, replacing, write_json
-from spp_scl.model.data import load_dataset
 from spp_scl.params import Params
 from spp_scl.report.confusion import draw_confusion
 from spp_scl.report.tsne import draw_tsne, project
 from spp_scl.stage import run_stage
-from spp_scl.train.artifact import load_model, require_features
+from spp_scl.training.artifact import load_model, place_model, require_features
 
 
 def main(params: Params) -> None:
@@ -22,13 +22,14 @@ def main(params: Params) -> None:
     model, artifact = load_model(model_path)
     data = load_dataset(params.dataset)
     require_features(artifact, data.fingerprint, data.classes, model_path)
+    data = place_model(model, artifact, data)
     repeats = read_repeats("reports/repeats.csv", data.ids("test"))
     floors = read_json("reports/floors.json", "the floors")
     found = evaluate(model, artifact, data)
     figures = audit(model, artifact, data, found.logits, repeats, floors, params.seed)
-    findings = describe_findings(figures, len(repeats), artifact.config)
+    findings = describe_findings(figures, len(repeats), model)
     test = found.embeddings[found.embeddings["split"] == "test"]
-    coordinates = project(test, params.tsne.perplexity, params.seed)
+    coordinates = project(test, list(model.spaces), params.tsne.perplexity, params.seed)
     with (
         replacing("reports/metrics.json") as metrics,
         replacing("reports/predictions.csv") as predictions,
@@ -48,13 +49,17 @@ def main(params: Params) -> None:
         write_json(audited, figures)
         page.write_text(write_page(figures, findings, params.dataset), encoding="utf-8")
     draw_confusion(
-        "reports/confusion.png", test, data.classes, f"SPP-SCL on {params.dataset}: {len(test)} test tweets"
+        "reports/confusion.png",
+        test,
+        data.classes,
+        f"{model.title} on {params.dataset}: {len(test)} test tweets",
     )
     draw_tsne(
         "reports/tsne.png",
         coordinates,
+        model.spaces,
         data.classes,
-        f"t-SNE of the {len(test)} test tweets of {params.dataset}",
+        f"{model.title}: t-SNE of the {len(test)} test tweets of {params.dataset}",
     )
     logging.info(describe(found))
     for finding in findings.values():

@@ -1,17 +1,19 @@
-"""Pictures to frozen ResNet-50 features."""
+"""Pictures to features of a frozen image encoder."""
 
 from pathlib import Path
 
 from spp_scl.clean.table import read_clean
 from spp_scl.encoders.image import encode_images
-from spp_scl.encoders.weights import choose_weights, require_weights
+from spp_scl.encoders.weights import choose_weights, require_encoders
+from spp_scl.methods import require_settings
 from spp_scl.params import Params
 from spp_scl.stage import run_stage
 
 
 def main(params: Params) -> None:
     # Of both encoders now: pictures may take hours, and texts come after them.
-    require_weights(params.image_features.weights, params.text_features.weights)
+    require_settings(params)
+    require_encoders(params.image_features.weights, params.text_features.weights, params.dataset)
     encode_images(
         read_clean(f"data/clean/{params.dataset}.parquet"),
         Path("data/raw") / params.dataset,
@@ -20,6 +22,7 @@ def main(params: Params) -> None:
         seed=params.image_features.seed,
         batch_size=params.image_features.batch_size,
         precision=params.image_features.precision,
+        content="features" if params.encoders == "frozen" else "inputs",
     )
 
 

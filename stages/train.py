@@ -1,76 +1,73 @@
-"""Train the network on the cached features."""
+"""Train the chosen method on the cached features, or with the encoders in the loop."""
 
 import logging
 import time
 from dataclasses import replace
 from pathlib import Path
 
+from spp_scl.batches.data import Data, load_dataset
+from spp_scl.errors import UserError
 from spp_scl.files import remove
-from spp_scl.model.data import Data, load_dataset
-from spp_scl.model.network import ModelConfig, count_parameters
+from spp_scl.methods import load_method
+from spp_scl.methods.shared.method import count_parameters
 from spp_scl.params import Params
 from spp_scl.stage import run_stage
-from spp_scl.train.artifact import Artifact, hash_ids, load_model, require_usable, save_model
-from spp_scl.train.gate import describe_gate
-from spp_scl.train.log import TrainingLog
-from spp_scl.train.training import train
+from spp_scl.training.artifact import Artifact, hash_ids, load_model, require_usable, save_model
+from spp_scl.training.log import TrainingLog
+from spp_scl.training.recipe import read_recipe
+from spp_scl.training.training import train
 
 MODEL, LOG = "models/model.safetensors", "reports/train"
 CHECKPOINT = Path("reports/.checkpoint.tmp")
 
 
 def main(params: Params) -> None:
+    recipe = read_recipe("models/recipe.json")
     data = load_dataset(params.dataset)
-    if params.model.weights != "trained":
-        use_model_file(params.model.weights, data, params.train.threads)
+    if params.train.weights != "trained":
+        use_model_file(params.train.weights, recipe.method, data, params.train.threads)
         return
-    config = ModelConfig(
-        classes=len(data.classes),
-        text_width=data.text_width,
-        fusion=params.fusion,
-        dropout=params.model.dropout,
-        layers=params.model.layers,
-        modalities=params.model.modalities,
-    )
     started = time.perf_counter()
     trained = train(
-        data,
-        config,
-        alpha=params.alpha,
-        seed=params.seed,
-        params=params.train,
-        log_folder=LOG,
-        checkpoint=CHECKPOINT,
+        data, recipe, seed=params.seed, params=params.train, log_folder=LOG, checkpoint=CHECKPOINT
     )
     seconds = time.perf_counter() - started
-    summary = trained.summary()
+    summary, model = trained.summary(), trained.model
+    encoders = {name: encoder.describe() for name, encoder in getattr(model, "encoders", {}).items()}
     artifact = Artifact(
-        config=config,
+        method=recipe.method,
+        settings=recipe.settings.model_dump(),
+        sizes=model.sizes.numbers(),
+        encoders=encoders,
+        precision=recipe.precision(data.source.device),
         classes=data.classes,
         features=data.fingerprint,
         trained_on=hash_ids(data.ids("train")),
-        batch_size=params.train.batch_size,
         seed=params.seed,
         threads=params.train.threads,
         training=summary,
     )
-    save_model(MODEL, trained.model, artifact)
+    save_model(MODEL, model, artifact)
     remove(CHECKPOINT)
     logging.info(
-        "%d parameters; trained in %.1f s; best epoch %d of %d",
-        count_parameters(trained.model),
+        "%s: %d parameters; trained in %.1f s; best epoch %d of %d",
+        model.title,
+        count_parameters(model),
         seconds,
         trained.best_epoch,
         trained.epochs,
     )
-    logging.info(describe_gate(summary))
+    for sentence in model.describe(summary):
+        logging.info(sentence)
 
 
-def use_model_file(path: str, data: Data, threads: int) -> None:
+def use_model_file(path: str, method: str, data: Data, threads: int) -> None:
     """Let a model file be the trained model; its log is empty."""
     model, artifact = load_model(path)
+    if artifact.method != method:
+        raise UserError(f"train.weights: {path}: a model of the method {artifact.method}; it takes method=it")
     require_usable(artifact, data, path)
-    TrainingLog().write(LOG)
+    TrainingLog.of(load_method(method).network).write(LOG)
     save_model(MODEL, model, replace(artifact, features=data.fingerprint, threads=threads))
     logging.info("taken from %s: nothing was trained", path)
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -15,10 +16,25 @@ ROOT = Path(__file__).parent.parent
 
 # Reading parameters, reporting errors, renaming files and drawing bars decide no output, so a change in
 # them need not run any stage again.
+# Neither does finding the methods' files.
 PLUMBING = {
     f"spp_scl/{name}.py"
-    for name in ("params", "options", "errors", "files", "progress", "stage", "previous", "cli")
+    for name in (
+        "params",
+        "options",
+        "errors",
+        "files",
+        "progress",
+        "stage",
+        "previous",
+        "cli",
+        "methods/__init__",
+    )
 }
+
+# The file of the method that is chosen, as dvc.yaml names it; these import it, by its name.
+METHOD = "spp_scl/methods/${method}.py"
+IMPORTERS = {"spp_scl.methods.load_method", "spp_scl.methods.check_settings"}
 
 
 def stages() -> dict[str, dict]:
@@ -26,10 +42,8 @@ def stages() -> dict[str, dict]:
 
 
 def parameters_read(script: Path) -> set[str]:
-    """The longest chains `params.a.b` in a script; fails when `params` is handed on as a whole."""
-    # A check before the work decides no output.
-    source = re.sub(r"\n    require_weights\(.*?\)\n", "\n", script.read_text())
-    tree = ast.parse(source)
+    """The longest chains `params.a.b` in a script, and in the functions that it hands `params` to."""
+    tree = ast.parse(script.read_text())
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     chains = set()
     for node in ast.walk(tree):
@@ -38,29 +52,68 @@ def parameters_read(script: Path) -> set[str]:
             while isinstance(parents[node], ast.Attribute):
                 node = parents[node]
                 parts.append(node.attr)
-            assert parts, f"{script}: `params` is handed on as a whole, so what it is read for is hidden"
             caller = parents[node]
-            # What is only checked decides no output.
-            if not (isinstance(caller, ast.Call) and ast.unparse(caller.func).startswith("require_")):
-                chains.add(".".join(parts))
+            called = ast.unparse(caller.func) if isinstance(caller, ast.Call) else ""
+            # What is only checked, before the work, decides no output.
+            if called.startswith("require_"):
+                continue
+            if parts:
+                chains.add(".".join(part for part in parts if part != "model_dump"))
+            else:
+                chains |= parameters_read(_module_of(called, tree, script))
     return chains
 
 
+def _module_of(function: str, tree: ast.AST, script: Path) -> Path:
+    """Where a function comes from that a script hands `params` to as a whole."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and function in {alias.name for alias in node.names}:
+            return ROOT / (node.module.replace(".", "/") + ".py")
+    raise AssertionError(f"{script}: `params` is handed on as a whole, so what it is read for is hidden")
+
+
 def code_needed(script: Path) -> set[str]:
-    """The modules of the package that a script imports, directly or not, and the script itself."""
+    """The modules of the package that a script imports, directly or not, and the script itself.
+
+    Where the chosen method's file is imported by its name, that is one of them, and so is what any method
+    imports.
+    """
     found, waiting = set(), [script]
     while waiting:
         path = waiting.pop()
         name = path.relative_to(ROOT).as_posix()
         if name in found or name in PLUMBING:
             continue
-        found.add(name)
-        for node in ast.walk(ast.parse(path.read_text())):
+        of_method = path.parent == ROOT / "spp_scl/methods"
+        found.add(METHOD if of_method else name)
+        for node in _walk(ast.parse(path.read_text())):
             for module in _imported(node):
-                candidate = ROOT / (module.replace(".", "/") + ".py")
-                if module.startswith("spp_scl") and candidate.is_file():
-                    waiting.append(candidate)
+                if module in IMPORTERS and METHOD not in found:
+                    found.add(METHOD)
+                    waiting += (ROOT / "spp_scl/methods").glob("[!_]*.py")
+                if module.startswith("spp_scl"):
+                    waiting += filter(_has_code, _files(module))
     return found
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those of a check (`require_...`), which decides no output."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.FunctionDef) and child.name.startswith("require_")):
+            yield from _walk(child)
+
+
+def _files(module: str) -> list[Path]:
+    place = ROOT / module.replace(".", "/")
+    return [place.with_suffix(".py"), place / "__init__.py"]
+
+
+def _has_code(path: Path) -> bool:
+    """More than a docstring."""
+    if not path.is_file():
+        return False
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(path.read_text()).body)
 
 
 def _imported(node: ast.AST) -> list[str]:
@@ -160,7 +213,7 @@ def small_clone(folder, epochs):
     # A checkout in which the pipeline has run has results of its own.
     for name in ("dvc.lock", *METRICS):
         (folder / name).unlink(missing_ok=True)
-    set_params(folder, sample={"pairs": 60}, train={"epochs": epochs, "batch_size": 16})
+    set_params(folder, sample={"pairs": 60}, spp_scl={"epochs": epochs, "batch_size": 16})
     run(folder, "git", "init", "-q")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "small")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,15 +19,14 @@ from spp_scl.audit.coupling import audit_coupling
 from spp_scl.audit.findings import describe_difference, describe_findings
 from spp_scl.audit.page import write_page
 from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
+from spp_scl.batches.batch import FeatureStore
 from spp_scl.checks.floors import compute_floors, pool
 from spp_scl.checks.repeats import KINDS, NEAR, find_repeats, perceptual_hash, read_repeats
 from spp_scl.clean.pictures import hash_picture
 from spp_scl.errors import UserError
-from spp_scl.evaluate.evaluation import evaluate
-from spp_scl.model.batches import FeatureStore
-from spp_scl.model.inference import predict
-from spp_scl.model.network import ModelConfig, SppScl
-from spp_scl.train.artifact import Artifact
+from spp_scl.evaluation.evaluate import evaluate
+from spp_scl.methods.shared.prediction import predict
+from tests.recipes import make_artifact, make_network, sizes_of
 
 TRAINING = {
     "best_epoch": 1,
@@ -42,11 +42,10 @@ TRAINING = {
 
 def untrained(data, fusion):
     torch.manual_seed(3)
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
-    model = SppScl(config).eval()
+    model = make_network(sizes_of(data), fusion=fusion, batch_size=4).eval()
     with torch.no_grad():
         model.fc.weight.mul_(20)
-    return model, Artifact(config, data.classes, data.fingerprint, None, 4, 42, 2, TRAINING)
+    return model, make_artifact(data, model, training=TRAINING)
 
 
 def test_nothing_couples_a_tweet_to_its_batch_where_fusion_is_within_a_tweet(data):
@@ -99,8 +98,9 @@ def test_the_metrics_own_order_is_not_among_the_shuffled_ones(data, monkeypatch,
     )
     rows = data.rows["train"]  # enough of them that two random orders are never equal
     model, artifact = untrained(data, "batch")
-    artifact = dataclasses.replace(artifact, seed=seed, batch_size=len(rows))
-    logits = predict(model, data.features, rows, len(rows), seed).logits
+    settings = {**artifact.settings, "batch_size": len(rows)}
+    artifact = dataclasses.replace(artifact, seed=seed, settings=settings)
+    logits = predict(model, data.source, rows, len(rows), seed).logits
     audit_coupling(model, artifact, dataclasses.replace(data, rows={"test": rows}), logits)
     own, *shuffled = taken[: 1 + coupling.ORDERS[True]]
     assert all(sorted(order) == sorted(own) for order in shuffled)
@@ -202,9 +202,9 @@ def test_floors_are_the_majority_class_and_regressions_chosen_on_validation_data
 def test_pooled_features_are_means_over_words_layers_and_positions(data):
     text, image = pool(data)
     row = 5
-    batch = data.features.batch(torch.tensor([row]))
-    np.testing.assert_allclose(text[row], batch.words.mean(dim=(0, 1)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(image[row], batch.maps[0].mean(dim=0), rtol=1e-5, atol=1e-6)
+    batch = data.source.batch(torch.tensor([row]))
+    np.testing.assert_allclose(text[row], batch.text().words.mean(dim=(0, 1)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(image[row], batch.image()[0].mean(dim=0), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("right", "rows"), [(12, 12), (0, 12), (9, 12), (300, 400)])
@@ -244,7 +244,7 @@ def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion
     repeats = find_repeats(sample.table, pd.read_parquet(sample.split), sample.raw)
     floors, _ = compute_floors(data)
     figures = audit(model, artifact, data, evaluation.logits, repeats, floors, seed=1)
-    findings = describe_findings(figures, len(repeats), artifact.config)
+    findings = describe_findings(figures, len(repeats), model)
     assert list(findings) == list(figures)
     own = figures["coupling"]["own"]["accuracy"]
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
@@ -252,14 +252,16 @@ def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion
     assert f"{own:.4f}" in findings["uncertainty"]
     if fusion == "sample":
         assert "No prediction depends on its batch" in findings["coupling"]
-    assert "90.0% of all pairs" in findings["gate"]
+    assert "90.0% of all pairs" in findings["training"]
+    assert findings["training"].endswith("The weights are those of epoch 1 of 1.")
     page = write_page(figures, findings, "sample")
     assert page.startswith("# Audit: sample\n\n- ")
     assert all(f"\n- {finding}\n" in page for finding in findings.values())
     assert page.count("\n## ") == len(findings)
-    imported = describe_findings({**figures, "gate": {}}, len(repeats), artifact.config)
-    assert "not trained here" in imported["gate"]
-    assert "| none" in write_page({**figures, "gate": {}}, imported, "sample")
+    assert re.search(r"\| alpha bound +\| none +\|", page)
+    imported = describe_findings({**figures, "training": {}}, len(repeats), model)
+    assert "not trained here" in imported["training"]
+    assert "| not trained here " in write_page({**figures, "training": {}}, imported, "sample")
 
 
 def test_repeats_are_scored_with_and_without(data, sample):
@@ -293,7 +295,7 @@ def twelve(data):
         floor = {"test": dict.fromkeys(("accuracy", "f1_weighted", "f1_macro"), 1.0)}
         floors = {"majority": {"test": {**floor["test"], "accuracy": 0.5}}, "logistic_both": floor}
         figures = audit(model, artifact, few, logits, repeats, floors, seed=1)
-        findings = describe_findings(figures, 12, artifact.config)
+        findings = describe_findings(figures, 12, model)
         return figures, findings, write_page(figures, findings, "twelve")
 
     return audit_twelve

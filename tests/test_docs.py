@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from spp_scl.methods import list_methods, load_method
+from spp_scl.methods.shared.method import Recipe
 from spp_scl.params import Params, Section
 from tests.pipeline import ROOT
 
@@ -16,7 +18,9 @@ def parameters():
     for name, field in Params.model_fields.items():
         section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         keys |= {f"{name}.{key}" for key in field.annotation.model_fields} if section else {name}
-    return keys
+    return (keys - {"methods"}) | {
+        f"{name}.{key}" for name in list_methods() for key in load_method(name).params.model_fields
+    }
 
 
 def anchors(path):
@@ -27,9 +31,15 @@ def anchors(path):
 
 def test_the_page_of_parameters_names_each_of_them_and_no_other():
     page = (ROOT / "docs/parameters.md").read_text()
-    table = page[: page.index("## ")]
-    first_column = " ".join(row.split("|")[1] for row in table.split("\n") if row.startswith("|"))
-    assert set(re.findall(r"`([a-z0-9_.]+)`", first_column)) == parameters()
+    tables = " ".join(row.split("|")[1] for row in page.split("\n") if row.startswith("|"))
+    named = set(re.findall(r"`([a-z0-9_]+\.[a-z0-9_.]+)`", tables))
+    named |= set(re.findall(r"`(finetuned\.[a-z_]+)[`:]", page))
+    assert named <= parameters()
+    # What is in every method's recipe has a table of its own, without the methods' names.
+    missing = {key for key in parameters() - named if key.split(".")[-1] not in Recipe.model_fields}
+    assert {key for key in missing if "." in key} == set()
+    assert {key for key in missing if f"`{key}`" not in tables} == set()
+    assert all(f"`{key}`" in tables for key in Recipe.model_fields)
 
 
 def test_the_readme_is_short():

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from spp_scl.methods import list_methods, load_method
 from spp_scl.params import Params, Section
-from tests.pipeline import PLUMBING, ROOT, code_needed, outputs, parameters_read, stages
+from tests.pipeline import METHOD, PLUMBING, ROOT, code_needed, outputs, parameters_read, stages
 
 ORDER = [
     "raw",
@@ -14,11 +15,14 @@ ORDER = [
     "split",
     "features",
     "encoders",
-    "model",
-    "train",
+    "recipe",
+    "batches",
+    "metrics",
+    "methods",
+    "training",
     "released",
     "checks",
-    "evaluate",
+    "evaluation",
     "report",
     "audit",
 ]
@@ -35,9 +39,12 @@ def test_every_stage_has_one_script_and_every_script_a_stage():
 
 
 def single_keys(keys):
-    """Each section replaced by the keys in it."""
+    """Each section replaced by the keys in it; the methods' sections are one key, the chosen one's."""
     found = set()
     for key in keys:
+        if key in ("methods", "${method}"):
+            found.add("${method}")
+            continue
         section = Params.model_fields[key.split(".")[0]].annotation
         if "." in key or not (isinstance(section, type) and issubclass(section, Section)):
             found.add(key)
@@ -85,12 +92,25 @@ def test_every_parameter_is_declared_by_some_stage():
     assert declared == single_keys(Params.model_fields)
 
 
+def attributes(*paths):
+    """What is read of anything in some files."""
+    source = "".join(path.read_text() for path in paths)
+    return {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
+
+
 def test_every_key_of_a_section_handed_on_whole_is_read():
-    source = "".join(
-        path.read_text() for path in [ROOT / "stages/train.py", *(ROOT / "spp_scl/train").glob("*.py")]
-    )
-    read = {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)}
-    assert Params.model_fields["train"].annotation.model_fields.keys() <= read
+    training = [ROOT / "stages/train.py", *(ROOT / "spp_scl/training").glob("*.py")]
+    for name in ("train", "finetuned"):
+        assert Params.model_fields[name].annotation.model_fields.keys() <= attributes(*training)
+    for name in list_methods():
+        read = attributes(ROOT / f"spp_scl/methods/{name}.py", *training)
+        assert load_method(name).params.model_fields.keys() <= read, name
+
+
+def test_the_method_s_file_is_a_dependency_of_what_imports_it_and_of_no_other_stage():
+    assert {name for name, stage in stages().items() if METHOD in stage["deps"]} == {"train", "evaluate"}
+    for name in list_methods():
+        assert (ROOT / METHOD.replace("${method}", name)).is_file()
 
 
 def test_dvcs_run_cache_keeps_every_stage():
@@ -104,14 +124,29 @@ def test_dvcs_run_cache_keeps_every_stage():
 
 
 def test_each_room_imports_only_what_comes_before_it():
+    seen = set()
     for room in ORDER:
-        for path in (ROOT / "spp_scl" / room).glob("*.py"):
+        place = ROOT / "spp_scl" / room
+        for path in [*place.rglob("*.py"), *place.parent.glob(f"{room}.py")]:
+            seen.add(path)
             for module in re.findall(r"^(?:from|import) spp_scl\.(\w+)", path.read_text(), re.MULTILINE):
                 if f"spp_scl/{module}.py" not in PLUMBING:
                     assert ORDER.index(module) <= ORDER.index(room), f"{path} imports {module}"
+    rest = {path.relative_to(ROOT).as_posix() for path in set((ROOT / "spp_scl").rglob("*.py")) - seen}
+    assert rest <= PLUMBING | {"spp_scl/__init__.py"}
+
+
+def test_a_method_imports_no_other_method():
+    for path in (ROOT / "spp_scl/methods").rglob("*.py"):
+        for name in list_methods():
+            assert not re.search(rf"(?:from|import) spp_scl\.methods\.{name}\b", path.read_text()), path
 
 
 def test_only_one_module_reads_the_parameters_file_and_only_what_runs_a_stage_calls_it():
-    for word in ("params.yaml", "load_params"):
-        readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if word in p.read_text()}
-        assert readers == {"params.py", "stage.py"}
+    named = re.compile(r"load_params|Path\([^)]*params\.yaml|= \"params\.yaml\"|open\(.*params\.yaml")
+    readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if named.search(p.read_text())}
+    # `spp-scl methods` shows what the parameters are.
+    assert readers == {"params.py", "stage.py", "listing.py"}
+    # Of what is YAML, there are dvc.yaml and dvc.lock beside it.
+    readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if "ruamel" in p.read_text()}
+    assert readers == {"params.py", "stage.py", "previous.py"}

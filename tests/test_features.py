@@ -21,10 +21,11 @@ import spp_scl
 from spp_scl.encoders import image as features_image
 from spp_scl.encoders import writing
 from spp_scl.encoders.fused import fuse
-from spp_scl.encoders.image import ImageEncoder, encode_images
-from spp_scl.encoders.text import TextEncoder, encode_texts
+from spp_scl.encoders.hf_text import HFTextEncoder
+from spp_scl.encoders.image import encode_images, load_image_encoder
+from spp_scl.encoders.text import encode_texts, load_text_encoder
 from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
-from spp_scl.encoders.weights import choose_weights, require_weights
+from spp_scl.encoders.weights import choose_weights, require_encoders
 from spp_scl.errors import UserError
 from spp_scl.features.device import onednn_takes_bf16
 from spp_scl.features.encoder import hash_code
@@ -134,9 +135,9 @@ def fixed_bert(sample, tmp_path_factory):
     """An encoder whose vocabulary does not change with the rows, and real enough in size."""
     folder = tmp_path_factory.mktemp("fixed")
     words = sorted({w for t in sample.table["text"] for w in t.lower().split() if w.isalpha()})
-    encoder = TextEncoder("untrained", 1, words, 202)
-    encoder.tokenizer.save(str(folder / "tokenizer.json"))
-    encoder.bert.save_pretrained(folder)
+    encoder = load_text_encoder("untrained", 1, words, 202)
+    encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
+    encoder.model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(collect_vocabulary(words, 30522)))
     return folder
 
@@ -149,17 +150,17 @@ def encode(sample, fixed_bert):
         pictures: list[str] = []
         texts: list[int] = []
         with pytest.MonkeyPatch.context() as patch:
-            forward, prepare = TextEncoder.forward, features_image.prepare_picture
+            forward, prepare = HFTextEncoder.forward, features_image.prepare_picture
 
             def count_texts(self, ids, mask):
                 texts.extend(n for n in mask.sum(dim=1).tolist() if n > 1)
                 return forward(self, ids, mask)
 
-            def count_pictures(path, known):
+            def count_pictures(path, known, encoder):
                 pictures.append(known)
-                return prepare(path, known)
+                return prepare(path, known, encoder)
 
-            patch.setattr(TextEncoder, "forward", count_texts)
+            patch.setattr(HFTextEncoder, "forward", count_texts)
             patch.setattr(features_image, "prepare_picture", count_pictures)
             encode_images(table, sample.raw, folder / "image.h5", **{**ENCODING, **changes})
             bert = {**ENCODING, "weights": str(fixed_bert), "max_positions": 202, **changes}
@@ -298,7 +299,9 @@ def test_a_part_is_not_lost_when_the_run_that_copies_it_is_killed_too(sample, tm
     assert [path.name for path in tmp_path.iterdir()] == ["x.h5"]
 
 
-@pytest.mark.parametrize("where", ["ids", "index", "keys", "sums", "maps", "offsets", "cls", "words"])
+@pytest.mark.parametrize(
+    "where", ["ids", "index", "keys", "sums", "maps", "offsets", "cls", "words", "pieces", "vocabulary"]
+)
 def test_one_flipped_bit_is_found_named_and_mended(where, sample, tmp_path):
     kind = "image" if where in ("index", "maps") else "text"
     whole = {"image": sample.images, "text": sample.texts}[kind].read_bytes()
@@ -340,12 +343,12 @@ def test_files_describe_themselves(sample):
 
 
 def test_another_seed_draws_other_weights_and_the_same_seed_the_same():
-    hashes = [ImageEncoder("untrained", seed).net.conv1.weight.sum().item() for seed in (1, 1, 2)]
+    hashes = [load_image_encoder("untrained", seed).net.conv1.weight.sum().item() for seed in (1, 1, 2)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_encoders_are_frozen_and_in_evaluation_mode(bert_folder):
-    for encoder in (ImageEncoder("untrained", 1), TextEncoder(str(bert_folder), 1, [], 20)):
+    for encoder in (load_image_encoder("untrained", 1), load_text_encoder(str(bert_folder), 1, [], 20)):
         assert not any(module.training for module in encoder.modules())
         assert not any(p.requires_grad for p in encoder.parameters())
 
@@ -353,7 +356,7 @@ def test_encoders_are_frozen_and_in_evaluation_mode(bert_folder):
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])  # which operations; all of this runs on the CPU
 def test_the_fused_network_differs_in_rounding_only(device, dtype, rounding):
-    encoder = ImageEncoder("untrained", 1)
+    encoder = load_image_encoder("untrained", 1)
     for module in encoder.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -383,7 +386,7 @@ def test_a_local_resnet_is_loaded(suffix, without, tmp_path):
         torch.save(state, path)
     else:
         safetensors.torch.save_file(state, path)
-    loaded = ImageEncoder(str(path), 1).net.state_dict()
+    loaded = load_image_encoder(str(path), 1).net.state_dict()
     assert all(torch.equal(loaded[name], state[name]) for name in loaded.keys() & state.keys())
     assert len(loaded.keys() & state.keys()) >= 265
 
@@ -394,7 +397,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     state["conv1.weight"] = torch.zeros(1)
     safetensors.torch.save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=r"missing: layer1.0.conv1.weight.*more.weight.*another shape: conv1"):
-        ImageEncoder(str(tmp_path / "x.safetensors"), 1)
+        load_image_encoder(str(tmp_path / "x.safetensors"), 1)
 
 
 def test_a_pickle_is_not_executed(tmp_path):
@@ -404,14 +407,14 @@ def test_a_pickle_is_not_executed(tmp_path):
 
     torch.save({"conv1.weight": Attack()}, tmp_path / "x.pth")
     with pytest.raises(UserError, match="cannot be read as a state dict"):
-        ImageEncoder(str(tmp_path / "x.pth"), 1)
+        load_image_encoder(str(tmp_path / "x.pth"), 1)
     assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("weights", ["/no/such/file.pth", "no_such_file"])
 def test_a_missing_local_resnet_says_what_is_allowed(weights):
-    with pytest.raises(UserError, match=r"no such file\. It takes a file, pretrained, untrained or auto"):
-        ImageEncoder(weights, 1)
+    with pytest.raises(UserError, match=r"no such file.*It takes a file, a directory.*untrained or auto"):
+        load_image_encoder(weights, 1)
 
 
 def test_pretrained_weights_that_cannot_be_downloaded_say_both_ways_out(monkeypatch, tmp_path):
@@ -420,28 +423,29 @@ def test_pretrained_weights_that_cannot_be_downloaded_say_both_ways_out(monkeypa
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"IMAGENET1K_V1.*image_features.weights=/path.*weights=untrained"):
-        ImageEncoder("pretrained", 1)
+        load_image_encoder("pretrained", 1)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"nobody/no-bert.*text_features.weights=/path.*weights=untrained"):
-        TextEncoder("nobody/no-bert", 1, [], 202)
+        load_text_encoder("nobody/no-bert", 1, [], 202)
 
 
 def test_a_text_encoder_that_is_no_bert_or_lacks_weights_is_refused(bert_folder, tmp_path):
     with pytest.raises(UserError, match=r"no such directory with a config\.json"):
-        TextEncoder("/no/such/folder", 1, [], 202)
-    with pytest.raises(UserError, match="has only 512 positions"):
-        TextEncoder(str(bert_folder), 1, [], 513)
+        load_text_encoder("/no/such/folder", 1, [], 202)
+    assert load_text_encoder(str(bert_folder), 1, [], 513).max_positions == 512
     for file in bert_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     state = safetensors.torch.load_file(tmp_path / "model.safetensors")
     state.pop("encoder.layer.2.output.dense.weight")
     safetensors.torch.save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks 1 tensors of a BERT \(encoder.layer.2.output.dense.weight\)"):
-        TextEncoder(str(tmp_path), 1, [], 202)
+    with pytest.raises(
+        UserError, match=r"not those of a BertModel \(missing: encoder.layer.2.output.dense.w"
+    ):
+        load_text_encoder(str(tmp_path), 1, [], 202)
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace('"num_hidden_layers": 5', '"num_hidden_layers": 3'))
     with pytest.raises(UserError, match="at least 4 layers"):
-        TextEncoder(str(tmp_path), 1, [], 202)
+        load_text_encoder(str(tmp_path), 1, [], 202)
 
 
 def test_padding_and_truncation_of_a_tokenizer_file_are_switched_off(bert_folder, tmp_path):
@@ -452,8 +456,8 @@ def test_padding_and_truncation_of_a_tokenizer_file_are_switched_off(bert_folder
     tokenizer.enable_truncation(4)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     texts = ["a good day", "bad"]
-    plain = TextEncoder(str(bert_folder), 1, [], 202).tokenize(texts)
-    assert TextEncoder(str(tmp_path), 1, [], 202).tokenize(texts) == plain
+    plain = load_text_encoder(str(bert_folder), 1, [], 202).tokenize(texts)
+    assert load_text_encoder(str(tmp_path), 1, [], 202).tokenize(texts) == plain
     assert [len(ids) for ids in plain] == [5, 3]
 
 
@@ -466,7 +470,7 @@ def test_a_damaged_local_bert_is_refused(damage, bert_folder, tmp_path):
         path = tmp_path / "model.safetensors"
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"is vocab\.txt or|cannot be had"):
-        TextEncoder(str(tmp_path), 1, [], 202)
+        load_text_encoder(str(tmp_path), 1, [], 202)
 
 
 def test_the_vocabulary_is_that_of_the_texts_in_any_order():
@@ -485,19 +489,20 @@ def test_auto_weights_need_no_download_for_the_sample_alone():
     assert choose_weights("untrained", "hfm") == "untrained"
 
 
-def test_missing_local_weights_of_either_encoder_are_refused(bert_folder, tmp_path):
-    (tmp_path / "resnet.pth").write_bytes(b"")
-    for text in ("auto", "pretrained", "untrained", "bert-base-cased", "nobody/no-bert", str(bert_folder)):
-        for image in ("auto", "pretrained", "untrained", str(tmp_path / "resnet.pth")):
-            require_weights(image, text)
+def test_bad_weights_of_either_encoder_are_refused(bert_folder, tmp_path):
+    for text in ("auto", "untrained", str(bert_folder)):
+        require_encoders("auto", text, "sample")
     with pytest.raises(
         UserError, match=r"text_features\.weights: /nope: no such directory.*untrained or auto"
     ):
-        require_weights("auto", "/nope")
+        require_encoders("auto", "/nope", "sample")
     with pytest.raises(
         UserError, match=r"image_features\.weights: /nope\.pth: no such file.*untrained or auto"
     ):
-        require_weights("/nope.pth", "auto")
+        require_encoders("/nope.pth", "auto", "sample")
+    (tmp_path / "resnet.pth").write_bytes(b"")
+    with pytest.raises(UserError, match=r"image_features\.weights.*cannot be read as a state dict"):
+        require_encoders(str(tmp_path / "resnet.pth"), "auto", "sample")
 
 
 def test_missing_text_weights_are_refused_before_pictures_are_encoded(tmp_path):
@@ -558,8 +563,8 @@ def test_bf16_that_is_asked_for_runs_where_onednn_does_not_take_it():
     code = """
 import torch
 from spp_scl.features.device import onednn_takes_bf16
-from spp_scl.encoders.image import ImageEncoder
-encoder = ImageEncoder("untrained", 1)
+from spp_scl.encoders.image import load_image_encoder
+encoder = load_image_encoder("untrained", 1)
 pixels = torch.arange(3 * 224 * 224).reshape(1, 3, 224, 224).to(torch.uint8)
 with torch.inference_mode():
     wanted = encoder(pixels)

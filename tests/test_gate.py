@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import pytest
 import torch
 
-from spp_scl.train.gate import describe_gate, gate
+from spp_scl.methods.shared.gate import describe_gate, gate, summarize_gates
 
 
 def exact_gate(products, labels):
@@ -62,11 +62,61 @@ def test_equal_pairs_are_not_below_their_mean():
 
 
 def test_a_gate_that_never_or_always_opens_says_that_alpha_made_no_difference():
-    summary = {"count_over_p": 0.5, "alpha_mattered": False, "alpha_bound": 0.43214}
-    always, never = (describe_gate({**summary, "step2_share": share}) for share in (1.0, 0.0))
+    summary = {
+        "count_over_p": 0.5,
+        "saturated_share": 0.9,
+        "step2_share_float32": 0.0001,
+        "alpha_mattered": False,
+        "alpha_bound": 0.43214,
+    }
+    always, never = (describe_gate({**summary, "step2_share": share})[0] for share in (1.0, 0.0))
     # 0.43214 lies between the two.
     assert "in every batch of the whole run: every alpha from 0.4322 on gives this same model" in always
     assert "in no batch of the whole run: every alpha below 0.4321 gives this same model" in never
     mattered = {**summary, "alpha_mattered": True, "alpha_bound": None, "step2_share": 0.25}
-    assert describe_gate(mattered) == "Step 2 ran in 25.0% of the batches."
-    assert "whatever alpha is" in describe_gate({**summary, "alpha_bound": None, "step2_share": 1.0})
+    assert describe_gate(mattered) == [
+        "Step 2 ran in 25.0% of the batches.",
+        "90.0% of all pairs have a float32 sigmoid of exactly 1; compared there, step 2 would have run in "
+        "less than 0.1% of the batches.",
+    ]
+    assert "whatever alpha is" in describe_gate({**summary, "alpha_bound": None, "step2_share": 1.0})[0]
+
+
+def row(step2, count_over_p, alpha_from):
+    return {
+        "loss": 1.0,
+        "step2": step2,
+        "step2_float32": 1,
+        "count_over_p": count_over_p,
+        "saturated_share": 0.5,
+        "alpha_from": alpha_from,
+    }
+
+
+def test_a_summary_is_the_mean_over_the_batches_that_had_a_gate():
+    rows = [row(1, 0.2, 0.3), {"loss": 1.0}, row(0, 0.6, 0.7)]
+    assert summarize_gates(rows) == {
+        "step2_share": 0.5,
+        "step2_share_float32": 1.0,
+        "count_over_p": pytest.approx(0.4),
+        "saturated_share": 0.5,
+        "alpha_mattered": True,
+        "alpha_bound": None,
+    }
+    assert summarize_gates([row(1, 0.2, 0.3), row(1, 0.6, 0.7)])["alpha_bound"] == 0.7
+    assert summarize_gates([row(0, 0.2, 0.3), row(0, 0.6, 0.7)])["alpha_bound"] == 0.3
+
+
+def test_where_alpha_does_not_decide_there_is_no_bound():
+    """A log keeps no value that is None."""
+    rows = [{name: value for name, value in row(1, 0.2, None).items() if value is not None}] * 2
+    for each in (rows, [row(1, 0.2, None)]):
+        summary = summarize_gates(each)
+        assert (summary["step2_share"], summary["alpha_mattered"], summary["alpha_bound"]) == (1, False, None)
+
+
+def test_without_a_gate_step_2_ran_in_no_batch():
+    summary = summarize_gates([{"loss": 1.0}])
+    assert summary["step2_share"] == 0.0
+    assert {summary[name] for name in ("step2_share_float32", "count_over_p", "alpha_bound")} == {None}
+    assert describe_gate(summary) == ["There was no gate: step 2 was not to run, whatever alpha is."]

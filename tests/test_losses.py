@@ -7,7 +7,7 @@ import torch
 from pytorch_metric_learning.losses import SupConLoss
 from pytorch_metric_learning.reducers import AvgNonZeroReducer
 
-from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
 
 BATCHES = {
     "mixed": [0, 1, 2, 0, 1, 2, 0, 0],

@@ -7,41 +7,43 @@ import torch
 from torch import nn
 
 from benchmarks import straightforward
+from spp_scl.batches.batch import Batch, Text
+from spp_scl.batches.packing import pack
 from spp_scl.features.store import read_images, read_texts
-from spp_scl.model.batches import Batch
-from spp_scl.model.bilstm import bilstm
-from spp_scl.model.network import (
-    BatchFusion,
-    HierarchicalAttention,
-    ImageBranch,
-    ModelConfig,
-    Modulated,
-    SampleFusion,
-    SppScl,
-    TextBranch,
-    count_parameters,
-)
-from spp_scl.model.packing import pack
+from spp_scl.methods.shared.bilstm import bilstm
+from spp_scl.methods.shared.fusion import BatchFusion, Modulated, SampleFusion
+from spp_scl.methods.shared.method import count_parameters
+from spp_scl.methods.spp_scl import HierarchicalAttention, ImageBranch, TextBranch
+from tests.recipes import make_network, make_settings, make_sizes, sizes_of, widen
 
 WIDTH = 24
 
 
-def make_batch(lengths, width=WIDTH):
-    """Random rows, the longest text first."""
-    n, lengths = len(lengths), torch.tensor(lengths)
+def batch_of(lengths, words, cls, maps, has_image=None):
+    """A batch of the given features, the longest text first."""
+    n, lengths = len(lengths), torch.as_tensor(lengths)
+    text = Text(words, cls)
     return Batch(
         order=torch.arange(n),
+        labels=torch.zeros(n, dtype=torch.int64),
         packing=pack(lengths, torch.device("cpu")),
-        words=torch.randn(int(lengths.sum()), 4, width),
-        cls=torch.randn(n, 4, width),
-        maps=torch.randn(n, 49, 2048).relu(),
         has_text=lengths > 0,
-        has_image=torch.ones(n, dtype=torch.bool),
+        has_image=torch.ones(n, dtype=torch.bool) if has_image is None else has_image,
+        text=lambda: text,
+        image=lambda: maps,
+        pieces=lambda: pytest.fail("SPP-SCL reads no word pieces"),
     )
 
 
+def make_batch(lengths, width=WIDTH):
+    """Random rows, the longest text first."""
+    n = len(lengths)
+    maps = torch.randn(n, 49, 2048).relu()
+    return batch_of(lengths, torch.randn(sum(lengths), 4, width), torch.randn(n, 4, width), maps)
+
+
 def make_model(fusion="sample", classes=3):
-    model = SppScl(ModelConfig(classes, WIDTH, fusion, 0.2))
+    model = make_network(make_sizes(classes, WIDTH), fusion=fusion)
     # Running averages other than the initial ones, as after training.
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
@@ -51,35 +53,37 @@ def make_model(fusion="sample", classes=3):
 
 
 def take(batch, rows):
-    """A batch of some rows, which must be in the order of their lengths."""
-    own = [batch.words[batch.packing.text == row] for row in rows]
+    """A batch of some rows, which must be in the order of their lengths and have pictures."""
+    read = batch.text()
+    own = [read.words[batch.packing.text == row] for row in rows]
     packing = pack(batch.packing.lengths[rows], torch.device("cpu"))
     words = torch.stack([own[i][t] for i, t in zip(packing.text, packing.time, strict=True)])
-    parts = {name: getattr(batch, name)[rows] for name in ("cls", "maps", "has_text", "has_image")}
-    return Batch(order=torch.arange(len(rows)), packing=packing, words=words, **parts)
+    return batch_of(packing.lengths, words, read.cls[rows], batch.image()[rows])
 
 
 def test_the_published_number_of_parameters():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "batch", 0.2))) == 716_323
+    assert count_parameters(make_network(make_sizes(), fusion="batch")) == 716_323
 
 
 def test_per_sample_fusion_adds_only_its_two_token_projections():
-    assert count_parameters(SppScl(ModelConfig(3, 768, "sample", 0.2))) == 716_323 + 2 * (128 * 32 + 32)
+    assert count_parameters(make_network(make_sizes(), fusion="sample")) == 716_323 + 2 * (128 * 32 + 32)
 
 
 @pytest.mark.parametrize("fusion", ["sample", "batch"])
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_output_shapes(fusion, classes):
     output = make_model(fusion, classes)(make_batch([9, 5, 3, 1]))
-    shapes = {f.name: tuple(getattr(output, f.name).shape) for f in dataclasses.fields(output)}
+    shapes = {name: tuple(t.shape) for name, t in {"logits": output.logits, **output.vectors}.items()}
     assert shapes == {"logits": (4, classes), "fused": (4, 64), "text": (4, 32), "image": (4, 32)}
 
 
 def test_module_shapes():
     batch = make_batch([9, 3, 1])
-    assert HierarchicalAttention()(batch.words, batch.cls, batch.packing).shape == (13, WIDTH)
-    text, words = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2))(batch.words, batch.cls, batch.packing)
-    image, positions = ImageBranch(0.2)(batch.maps, batch.has_image)
+    read = batch.text()
+    assert HierarchicalAttention(4)(read.words, read.cls, batch.packing).shape == (13, WIDTH)
+    branch = TextBranch(make_settings(), make_sizes(width=WIDTH))
+    text, words = branch(read.words, read.cls, batch.packing)
+    image, positions = ImageBranch(0.2, 2048)(batch.image(), batch.has_image)
     assert (text.shape, words.shape) == ((3, 32), (13, 128))
     assert (image.shape, positions.shape) == ((3, 32), (3, 49, 128))
     branches = make_model().branches(batch)
@@ -88,16 +92,17 @@ def test_module_shapes():
 
 
 def test_hierarchical_attention_sums_the_layers_with_weights_from_their_cls_means():
-    attention = HierarchicalAttention()
+    attention = HierarchicalAttention(4)
     batch = make_batch([5, 3])
+    read = batch.text()
     first, second = attention.fc[0].weight, attention.fc[2].weight
     assert attention.fc[0].bias is None
     assert attention.fc[2].bias is None
-    found = attention(batch.words, batch.cls, batch.packing)
+    found = attention(read.words, read.cls, batch.packing)
     for w, b in enumerate(batch.packing.text):
-        means = torch.tensor([batch.cls[b, layer].mean() for layer in range(4)])
+        means = torch.tensor([read.cls[b, layer].mean() for layer in range(4)])
         weights = torch.sigmoid(second @ torch.clamp(first @ means, min=0))
-        expected = sum(weights[layer] * batch.words[w, layer] for layer in range(4))
+        expected = sum(weights[layer] * read.words[w, layer] for layer in range(4))
         torch.testing.assert_close(found[w], expected)
 
 
@@ -126,9 +131,10 @@ def test_the_bilstm_is_torchs_and_so_are_its_gradients(lengths):
 
 
 def test_a_batch_of_blank_texts_only_has_no_words():
-    branch = TextBranch(ModelConfig(3, WIDTH, "sample", 0.2)).eval()
+    branch = TextBranch(make_settings(), make_sizes(width=WIDTH)).eval()
     batch = make_batch([0, 0])
-    text, words = branch(batch.words, batch.cls, batch.packing)
+    read = batch.text()
+    text, words = branch(read.words, read.cls, batch.packing)
     assert (text.shape, words.shape) == ((2, 32), (0, 128))
 
 
@@ -199,7 +205,7 @@ def test_the_head_reads_both_streams_and_both_branches_in_order(fusion):
     text_stream, image_stream = model.fusion(b)
     fused = model.classifier(torch.cat([text_stream, image_stream, b.image, b.text], dim=1))
     output = model(batch)
-    torch.testing.assert_close(output.fused, fused)
+    torch.testing.assert_close(output.vectors["fused"], fused)
     torch.testing.assert_close(output.logits, model.fc(fused))
 
 
@@ -222,13 +228,14 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
     model = make_model(fusion).train()
     batch = make_batch([4, 0, 0])
     batch.has_image[:2] = False
-    batch = dataclasses.replace(batch, maps=batch.maps[2:])
+    maps = batch.image()[2:]
+    batch = dataclasses.replace(batch, image=lambda: maps)
     output = model(batch)
     branches = model.branches(batch)
     assert len(branches.text_tokens) == 4
-    assert (output.text[1:] == 0).all()
+    assert (output.vectors["text"][1:] == 0).all()
     assert (branches.image_tokens[:2] == 0).all()
-    assert (output.image[:2] == 0).all()
+    assert (output.vectors["image"][:2] == 0).all()
     output.logits.sum().backward()
     assert output.logits.isfinite().all()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -236,7 +243,7 @@ def test_a_blank_text_and_a_blank_picture_give_finite_outputs_and_gradients(fusi
 
 @pytest.mark.parametrize("blank", [[0], [1, 3], [0, 1, 2, 3, 4]])
 def test_a_blank_picture_is_a_map_of_zeros(blank):
-    branch = ImageBranch(0.0).train()
+    branch = ImageBranch(0.0, 2048).train()
     maps, has_image = torch.randn(5, 49, 2048).relu(), torch.ones(5, dtype=torch.bool)
     maps[blank] = 0
     full = branch(maps, has_image)
@@ -247,17 +254,15 @@ def test_a_blank_picture_is_a_map_of_zeros(blank):
 
 def test_the_network_computes_what_its_straightforward_version_computes(sample, data):
     """Padded, with torch's LSTM: outputs and gradients, on the sample's real shapes, in float64."""
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0)
-    model = SppScl(config).double().train()
+    model = make_network(sizes_of(data), dropout=0.0).double().train()
     rows = data.rows["train"][:12]
-    batch = data.features.batch(rows)
+    batch = data.source.batch(rows)
     words, mask, cls, maps = straightforward.pad(
         read_images(sample.images), read_texts(sample.texts), rows[batch.order]
     )
     theirs = straightforward.forward(model, words.double(), mask, cls.double(), maps.double())
-    wide = {name: getattr(batch, name).double() for name in ("words", "cls", "maps")}
-    ours = model(dataclasses.replace(batch, **wide))
-    for name in ("logits", "fused", "text", "image"):
-        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name))
+    ours = model(widen(batch))
+    torch.testing.assert_close(ours.logits, theirs.logits)
+    torch.testing.assert_close(ours.vectors, theirs.vectors)
     gradients = [torch.autograd.grad(o.logits.square().sum(), model.parameters()) for o in (ours, theirs)]
     torch.testing.assert_close(*gradients)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from spp_scl.methods.spp_scl import SppScl
 from tests.pipeline import (
     ENVIRONMENT,
     copy_clone,
@@ -96,7 +97,7 @@ def test_running_everything_again_leaves_the_lock_file_as_it_is(clone):
 
 def test_another_alpha_runs_only_the_training_and_what_follows(used):
     before = json.loads((used / "reports/metrics.json").read_text())
-    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0")) == ["train", "evaluate"]
+    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0")) == ["recipe", "train", "evaluate"]
     after = json.loads((used / "reports/metrics.json").read_text())
     assert before["train"]["step2_share"] > 0
     assert (after["train"]["step2_share"], after["train"]["alpha_mattered"]) == (0, False)
@@ -105,10 +106,16 @@ def test_another_alpha_runs_only_the_training_and_what_follows(used):
     assert "failed" not in run(used, "dvc", "plots", "show")
 
 
+def test_what_a_recipe_does_not_read_trains_nothing_again(used):
+    """How encoders are trained, where none is."""
+    set_params(used, finetuned={"warmup": 0.5})
+    assert ran(run(used, "dvc", "repro")) == ["recipe"]
+
+
 def test_the_way_back_from_an_experiment_runs_nothing(used):
     """As the README says it; and so does going forth again."""
     before, lock = snapshot(used), (used / "dvc.lock").read_bytes()
-    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0.25"))[0] == "train"
+    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0.25"))[:2] == ["recipe", "train"]
     after = snapshot(used)
     run(used, "git", "restore", "params.yaml")
     assert ran(run(used, "dvc", "repro")) == []
@@ -157,12 +164,22 @@ def test_queued_experiments_run(clone):
 
 
 def test_plots_are_one_page_with_everything(clone):
-    run(clone, "dvc", "plots", "show")
+    output = run(clone, "dvc", "plots", "show")
     page = (clone / "dvc_plots/index.html").read_text()
-    for title in ("Training losses", "weighted F1", "Gate", "Learning rate", "Confusion matrix"):
+    for title in (
+        "Training loss",
+        "weighted F1",
+        "What the method logs",
+        "Learning rate",
+        "Confusion matrix",
+    ):
         assert title in page
     assert page.count(".png") >= 2
-    assert "L_clm" in page
+    assert "could not find" not in output.lower()
+    # The method's own curves, in the plots that it names.
+    for plot, curves in SppScl.plots.items():
+        assert all(name in page for name in (plot, *curves))
+    assert '"row": {"field": "plot"' in page
     shutil.rmtree(clone / "dvc_plots")
 
 
@@ -199,9 +216,9 @@ def test_raw_data_that_is_not_there_is_told_by_its_path_and_by_what_belongs_ther
 
 def test_what_a_failing_stage_had_written_before_comes_back_without_running_it(used):
     before = snapshot(used)
-    set_params(used, train={"epochs": 0})
+    set_params(used, spp_scl={"epochs": 0})
     output = run(used, "dvc", "repro", code=255)
-    assert "train.epochs: 0: input should be greater than or equal to 1" in output
+    assert "spp_scl.epochs: 0: input should be greater than or equal to 1" in output
     assert "Traceback" not in output
     run(used, "git", "restore", "params.yaml")
     assert ran(run(used, "dvc", "repro")) == []
@@ -316,7 +333,8 @@ def test_a_users_mistake_is_one_clear_message_and_changes_no_file(fault, copy):
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_the_training_ends_it_cleanly(kind, copy):
-    set_params(copy, train={"epochs": 100_000})
+    set_params(copy, spp_scl={"epochs": 100_000})
+    stage(copy, "recipe")
     before = snapshot(copy)
     process = subprocess.Popen(
         ["python", "-m", "stages.train"], cwd=copy, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
@@ -336,4 +354,5 @@ def test_interrupting_the_training_ends_it_cleanly(kind, copy):
     assert {path for path in before if after[path] != before[path]} <= {
         Path("reports/train/epochs.csv"),
         Path("reports/train/batches.csv"),
+        Path("reports/train/curves.csv"),
     }

@@ -10,15 +10,15 @@ from torch import nn
 from torchvision.models import resnet50
 from transformers import BertConfig, BertModel
 
+from spp_scl.batches.batch import FeatureStore
 from spp_scl.cli import main
-from spp_scl.encoders.image import ImageEncoder
-from spp_scl.encoders.text import TextEncoder
+from spp_scl.encoders.image import load_image_encoder
+from spp_scl.encoders.text import load_text_encoder
 from spp_scl.errors import UserError
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.model.batches import FeatureStore
 from spp_scl.released.checkpoint import make_model, read_checkpoint, write_checkpoint
-from spp_scl.train.artifact import load_model, require_features
+from spp_scl.training.artifact import load_model, require_features
 from tests.small_bert import save_bert
 
 CLASSES = ("positive", "neutral", "negative")
@@ -122,7 +122,7 @@ def read(checkpoint, tmp_path_factory):
         "text_features.precision=fp32",
         f"image_features.weights={folder / 'released' / 'resnet50.safetensors'}",
         f"text_features.weights={folder / 'released' / 'bert'}",
-        f"model.weights={folder / 'released' / 'model.safetensors'}",
+        f"train.weights={folder / 'released' / 'model.safetensors'}",
     ]
     return folder / "released"
 
@@ -136,7 +136,17 @@ def test_logits_are_those_of_the_released_network(released, read):
     offsets = torch.arange(rows + 1) * positions
     table = FeatureStore(
         ImageFeatures(ids, torch.arange(rows), maps, info, ""),
-        TextFeatures(ids, offsets, words.flatten(0, 1), cls, info, ""),
+        TextFeatures(
+            ids,
+            offsets,
+            words.flatten(0, 1),
+            cls,
+            torch.zeros(offsets[-1], dtype=torch.int32),
+            torch.zeros(1, 1),
+            info,
+            "",
+        ),
+        torch.zeros(rows, dtype=torch.int64),
         torch.device("cpu"),
     )
     model, artifact = load_model(read / "model.safetensors")
@@ -148,19 +158,21 @@ def test_logits_are_those_of_the_released_network(released, read):
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert artifact.classes == list(CLASSES)
+    assert (artifact.method, artifact.encoders, artifact.training) == ("spp_scl", {}, {})
+    assert model.couples_batch
 
 
 def test_encoders_are_those_of_the_checkpoint_with_their_drifted_statistics(released, read):
     pixels = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
     net = released.image_encoder.net
     with torch.no_grad():
-        found = ImageEncoder(str(read / "resnet50.safetensors"), seed=0)(pixels)
+        found = load_image_encoder(str(read / "resnet50.safetensors"), seed=0)(pixels)
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         x = (pixels / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
         x = net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))))
         expected = x.flatten(2).transpose(1, 2)
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
-        texts = TextEncoder(str(read / "bert"), 0, [], max_positions=202)
+        texts = load_text_encoder(str(read / "bert"), 0, [], max_positions=202)
         ids = torch.tensor([texts.tokenize(["a good day"])[0]])
         hidden = released.text_encoder.bert(ids, output_hidden_states=True).hidden_states[-4:]
         torch.testing.assert_close(texts(ids, torch.ones_like(ids)), torch.stack(hidden, dim=2))

@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from spp_scl.errors import UserError
+from spp_scl.methods import require_settings
 from spp_scl.params import load_params
 from studies import statistics
 from studies.definitions import choose_studies, experiment_name, load_studies
@@ -34,6 +35,7 @@ def test_each_row_overrides_parameters_by_values_that_they_take(study, tmp_path)
         default = load_params(tmp_path / "params.yaml")
         set_params(tmp_path, **sections)
         changed = load_params(tmp_path / "params.yaml")
+        require_settings(changed)
         assert (changed == default) == (not overrides)
 
 
@@ -225,7 +227,7 @@ def is_locked(folder):
 
 
 def test_interrupted_runs_end_killed_ones_go_on_and_the_same_command_completes_the_study(studied):
-    options = ("--without", "alpha", "-S", "train.epochs=3")  # 3: not in the run cache
+    options = ("--without", "alpha", "-S", "spp_scl.epochs=3")  # 3: not in the run cache
     process = start(studied, *options, data="stopped")
     os.killpg(process.pid, signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
@@ -247,7 +249,7 @@ def test_interrupted_runs_end_killed_ones_go_on_and_the_same_command_completes_t
 
 
 def test_a_run_that_fails_is_named_with_its_log(studied):
-    output = study(studied, "run", "--without", "alpha", "-S", "fusion=foo", data="failed", code=1)
+    output = study(studied, "run", "--without", "alpha", "-S", "spp_scl.fusion=foo", data="failed", code=1)
     log = ".dvc/tmp/studies/failed-reference-s1.log"
     assert f"1 experiment(s) failed, why is in: {log}" in output
     assert "fusion" in (studied / log).read_text()
@@ -270,27 +272,27 @@ def test_the_name_of_another_dataset_is_no_name_for_the_data(studied):
 
 
 def test_what_was_run_with_an_override_is_not_reported_without_it(studied):
-    study(studied, "run", "--without", "alpha", "-S", "train.batch_size=12", data="other")
+    study(studied, "run", "--without", "alpha", "-S", "spp_scl.batch_size=12", data="other")
     assert experiments(studied, "other") == {"other-reference-s1"}
-    assert "(-S train.batch_size=12)" in study(studied, "collect", data="other", code=1)
-    study(studied, "collect", "-S", "train.batch_size=12", data="other")
+    assert "(-S spp_scl.batch_size=12)" in study(studied, "collect", data="other", code=1)
+    study(studied, "collect", "-S", "spp_scl.batch_size=12", data="other")
     page = (studied / "reports/studies/other-small.md").read_text()
-    assert "committed: `train.batch_size=12`." in page
+    assert "committed: `spp_scl.batch_size=12`." in page
     assert "Not run: two." in page
-    assert "(-S train.batch_size=12)" in study(
-        studied, "collect", "-S", "train.batch_size=14", data="other", code=1
+    assert "(-S spp_scl.batch_size=12)" in study(
+        studied, "collect", "-S", "spp_scl.batch_size=14", data="other", code=1
     )
-    assert "(-S train.batch_size=12)" in study(studied, "run", data="other", code=1)
+    assert "(-S spp_scl.batch_size=12)" in study(studied, "run", data="other", code=1)
 
 
 def test_runs_of_different_code_are_not_compared(studied):
     run(studied, "dvc", "exp", "remove", "tiny-alpha-0.0-s1")
-    with (studied / "spp_scl/train/losses.py").open("a") as file:
+    with (studied / "spp_scl/methods/shared/losses.py").open("a") as file:
         file.write("# changed\n")
     run(studied, "git", "commit", "-qam", "other code")
     study(studied, "run", "--only", "alpha")
     output = study(studied, "collect", code=1)
     assert (
-        "tiny-alpha-0.0-s1 and tiny-reference-s1 differ in more than their parameters: spp_scl/train"
+        "tiny-alpha-0.0-s1 and tiny-reference-s1 differ in more than their parameters: spp_scl/methods/shared"
         in output
     )

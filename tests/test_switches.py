@@ -6,34 +6,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spp_scl.encoders.text import TextEncoder, encode_texts
+from spp_scl.encoders.text import encode_texts, load_text_encoder
 from spp_scl.features.store import read_texts
-from spp_scl.model.network import ModelConfig, SppScl
-from spp_scl.train.gate import gate
-from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
-from spp_scl.train.steps import train_batch
+from spp_scl.methods.shared.gate import gate
+from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.training.training import train_batch
 from tests.conftest import ENCODING
+from tests.recipes import make_network, sizes_of, start, widen
 from tests.small_bert import save_bert
-from tests.test_training import PARAMS
 
 
 def network(data, **changes):
     torch.manual_seed(0)
-    config = {"classes": len(data.classes), "text_width": data.text_width, "fusion": "sample"}
-    return SppScl(ModelConfig(**{**config, "dropout": 0.0, **changes}))
+    return make_network(sizes_of(data), **{"dropout": 0.0, **changes})
 
 
-def one_batch(data, model, alpha=2 / 3, **changes):
-    """The losses and the gate of one batch, and how many optimizer steps it took."""
-    batch = data.features.batch(data.rows["train"][:16])
-    labels = data.labels[data.rows["train"][:16][batch.order]]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+def sixteen_rows(data):
+    return data.source.batch(data.rows["train"][:16])
+
+
+def one_batch(data, **changes):
+    """The log of one batch, and how many optimizer steps it took."""
+    state = start(network(data, **changes))
     taken = []
-    optimizer.register_step_post_hook(lambda *_: taken.append(1))
-    losses, decision = train_batch(
-        model.train(), optimizer, batch, labels, alpha, PARAMS.model_copy(update=changes)
-    )
-    return losses, decision, len(taken)
+    state.updates.optimizer.register_step_post_hook(lambda *_: taken.append(1))
+    return train_batch(state, sixteen_rows(data), last=True), len(taken)
 
 
 def test_with_the_anchor_in_the_denominator_it_adds_exp_of_zero_to_the_others():
@@ -78,7 +75,7 @@ def test_kept_padding_is_every_position_between_the_first_and_the_last(sample, t
     assert kept.offsets.diff().tolist() == [18, 0, 18]
     assert masked.offsets.diff().tolist() == [3, 0, 18]
     assert kept.encoder.fingerprint != masked.encoder.fingerprint
-    encoder = TextEncoder(str(folder), 0, [], 20)
+    encoder = load_text_encoder(str(folder), 0, [], 20)
     ids = torch.zeros(1, 20, dtype=torch.long)
     ids[0, :5] = torch.tensor(encoder.tokenize(["a good day"])[0])
     with torch.no_grad():
@@ -94,17 +91,9 @@ def test_kept_padding_is_every_position_between_the_first_and_the_last(sample, t
     [("gated", 0.0, 1, False), ("gated", 1e9, 2, True), ("always", 0.0, 2, True)],
 )
 def test_step_2_runs_as_the_gate_says_or_always(data, step2, alpha, steps, ran):
-    losses, decision, taken = one_batch(data, network(data), alpha, step2=step2)
+    found, taken = one_batch(data, alpha=alpha, step2=step2)
     assert taken == steps
-    assert decision.step2 == ran == ("L_clm" in losses)
-
-
-def sixteen_rows(data):
-    """A batch in float64, and its labels."""
-    rows = data.rows["train"][:16]
-    batch = data.features.batch(rows)
-    wide = {name: getattr(batch, name).double() for name in ("words", "cls", "maps")}
-    return dataclasses.replace(batch, **wide), data.labels[rows[batch.order]]
+    assert found["step2"] == ran == ("L_clm" in found)
 
 
 def adamw(model, moments, loss, zeros):
@@ -127,24 +116,26 @@ def adamw(model, moments, loss, zeros):
 @pytest.mark.parametrize("zero_grad", ["none", "zeros"])
 def test_what_step_2_does_to_the_head_is_a_choice(data, forward, zero_grad):
     """By the whole forward pass its batch normalization moves; by gradients of zero its weights do."""
-    ours, theirs = network(data).double().train(), network(data).double().train()
-    batch, labels = sixteen_rows(data)
-    optimizer = torch.optim.AdamW(ours.parameters(), lr=1e-3, weight_decay=0.1)
-    params = PARAMS.model_copy(update={"step2": "always", "step2_forward": forward, "zero_grad": zero_grad})
-    train_batch(ours, optimizer, batch, labels, 0.0, params)
+    changes = {"step2": "always", "step2_forward": forward, "zero_grad": zero_grad, "weight_decay": 0.1}
+    ours, theirs = (network(data, **changes).double().train() for _ in range(2))
+    batch = widen(sixteen_rows(data))
+    state, labels = start(ours), batch.labels
+    train_batch(state, batch, last=True)
 
     output, moments = theirs(batch), {}
     loss = 5 * F.cross_entropy(output.logits, labels)
-    loss = loss + intra_modal_loss(output.text, labels, 0.07) + intra_modal_loss(output.image, labels, 0.07)
+    for name in ("text", "image"):
+        loss = loss + intra_modal_loss(output.vectors[name], labels, 0.07)
     adamw(theirs, moments, loss, zeros=False)
     after_step_1 = theirs.fc.weight.clone()
-    again = theirs(batch) if forward == "whole" else theirs.branches(batch)
-    adamw(theirs, moments, inter_modal_loss(again.image, again.text, labels, 0.07), zero_grad == "zeros")
+    again = theirs(batch).vectors if forward == "whole" else vars(theirs.branches(batch))
+    loss = inter_modal_loss(again["image"], again["text"], labels, 0.07)
+    adamw(theirs, moments, loss, zero_grad == "zeros")
 
     for (name, found), wanted in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9, msg=name)
     head = {"fc.weight", "classifier.0.weight", "fusion.text.query.0.weight", "fusion.image.value.0.weight"}
-    steps = {name: int(optimizer.state[p]["step"]) for name, p in ours.named_parameters()}
+    steps = {name: int(state.updates.optimizer.state[p]["step"]) for name, p in ours.named_parameters()}
     assert {steps[name] for name in head} == ({2} if zero_grad == "zeros" else {1})
     assert steps["text_branch.align.0.weight"] == 2
     assert (ours.fc.weight - after_step_1).abs().max() > 1e-4 or zero_grad == "none"
@@ -152,12 +143,13 @@ def test_what_step_2_does_to_the_head_is_a_choice(data, forward, zero_grad):
 
 def test_the_running_variance_of_the_head_moves_twice_a_batch_with_the_whole_forward_pass(data):
     """Without learning both passes see the same: 1 - 0.9 ** 2 of the way instead of 0.1."""
-    batch, labels = sixteen_rows(data)
+    batch = widen(sixteen_rows(data))
     moved = {}
     for forward in ("branches", "whole"):
-        model = network(data).double().train()
-        params = PARAMS.model_copy(update={"step2_forward": forward})
-        train_batch(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, labels, 0.0, params)
+        model = network(data, alpha=0.0, step2_forward=forward).double().train()
+        state = start(model)
+        state.updates.optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        train_batch(state, batch, last=True)
         moved[forward] = model.classifier[1].running_var - 1
         assert model.image_branch.norm.num_batches_tracked == 2
     torch.testing.assert_close(moved["whole"], moved["branches"] * (1 - 0.9**2) / 0.1)
@@ -165,66 +157,68 @@ def test_the_running_variance_of_the_head_moves_twice_a_batch_with_the_whole_for
 
 
 def test_the_anchors_of_the_inter_modal_loss_are_the_images_or_as_released_the_texts(data):
-    model = network(data)
-    batch = data.features.batch(data.rows["train"][:16])
-    labels = data.labels[data.rows["train"][:16][batch.order]]
-    output = model.train()(batch)
-    found = [one_batch(data, network(data), step2="merged", anchors=a)[0]["L_clm"] for a in ("image", "text")]
-    torch.testing.assert_close(found[0], inter_modal_loss(output.image, output.text, labels, 0.07))
-    torch.testing.assert_close(found[1], inter_modal_loss(output.text, output.image, labels, 0.07))
+    batch = sixteen_rows(data)
+    output = network(data).train()(batch)
+    text, image = output.vectors["text"].detach(), output.vectors["image"].detach()
+    found = [one_batch(data, step2="merged", anchors=a)[0]["L_clm"] for a in ("image", "text")]
+    torch.testing.assert_close(found[0], inter_modal_loss(image, text, batch.labels, 0.07))
+    torch.testing.assert_close(found[1], inter_modal_loss(text, image, batch.labels, 0.07))
     assert found[0] != found[1]
 
 
 def test_without_step_2_there_is_no_gate_and_no_inter_modal_loss(data):
-    losses, decision, taken = one_batch(data, network(data), alpha=1e9, step2="never")
-    assert (taken, decision) == (1, None)
+    losses, taken = one_batch(data, alpha=1e9, step2="never")
+    assert taken == 1
+    # Of a gate there would be a log.
     assert losses.keys() == {"loss", "L_ce", "L_clt", "L_cli"}
 
 
 def test_one_step_minimizes_all_losses_at_once(data):
-    losses, decision, taken = one_batch(data, network(data), step2="merged")
-    assert (taken, decision) == (1, None)
+    losses, taken = one_batch(data, step2="merged")
+    assert taken == 1
+    assert losses.keys() == {"loss", "L_ce", "L_clt", "L_cli", "L_clm"}
     total = 5 * losses["L_ce"] + losses["L_clt"] + losses["L_cli"] + losses["L_clm"]
     torch.testing.assert_close(losses["loss"], total)
 
 
 def test_without_the_intra_modal_losses_step_1_is_the_cross_entropy(data):
-    losses, _, _ = one_batch(data, network(data), alpha=0.0, intra_modal=False)
+    losses, _ = one_batch(data, step2="never", intra_modal=False)
     assert losses.keys() == {"loss", "L_ce"}
     torch.testing.assert_close(losses["loss"], 5 * losses["L_ce"])
 
 
 def test_the_last_layer_alone_reads_no_other_and_no_cls(data):
     model = network(data, layers="last").eval()
-    batch = data.features.batch(data.rows["test"])
+    batch = data.source.batch(data.rows["test"])
     before = model(batch).logits
-    batch.words[:, :-1] = 7
-    batch.cls[:] = 7
+    read = batch.text()
+    read.words[:, :-1] = 7
+    read.cls[:] = 7
     assert torch.equal(model(batch).logits, before)
-    batch.words[:, -1] = 7
+    read.words[:, -1] = 7
     assert not torch.equal(model(batch).logits, before)
 
 
 def test_without_fusion_the_head_reads_both_branches_and_no_more(data):
     model = network(data, fusion="none").eval()
-    batch = data.features.batch(data.rows["test"])
+    batch = data.source.batch(data.rows["test"])
     branches = model.branches(batch)
     fused = model.classifier(torch.cat([branches.image, branches.text], dim=1))
     assert torch.equal(model(batch).logits, model.fc(fused))
     assert not list(model.fusion.parameters())
 
 
-@pytest.mark.parametrize(("modality", "other"), [("text", "maps"), ("image", "words")])
-def test_one_modality_alone_reads_nothing_of_the_other_and_learns_in_one_step(data, modality, other):
-    model = network(data, modalities=modality)
-    losses, decision, taken = one_batch(data, model, alpha=1e9)
-    assert (taken, decision) == (1, None)
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_one_modality_alone_reads_nothing_of_the_other_and_learns_in_one_step(data, modality):
+    losses, taken = one_batch(data, modalities=modality, alpha=1e9)
+    assert taken == 1
     assert losses.keys() == {"loss", "L_ce", {"text": "L_clt", "image": "L_cli"}[modality]}
-    model.eval()
-    batch = data.features.batch(data.rows["test"])
+    model = network(data, modalities=modality).eval()
+    batch = data.source.batch(data.rows["test"])
     output = model(batch)
-    getattr(batch, other)[:] = 7
-    assert torch.equal(model(batch).logits, output.logits)
-    absent = {"text": output.image, "image": output.text}[modality]
-    assert absent.shape == (len(batch.order), 32)
-    assert not absent.any()
+    # Nor does it ask for the other.
+    absent = {"text": "image", "image": "text"}[modality]
+    alone = dataclasses.replace(batch, **{absent: lambda: pytest.fail(f"{absent} is read")})
+    assert torch.equal(model(alone).logits, output.logits)
+    assert output.vectors[absent].shape == (len(batch.order), 32)
+    assert not output.vectors[absent].any()

@@ -14,48 +14,26 @@ import torch.nn.functional as F
 from ruamel.yaml import YAML
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from spp_scl.batches.data import load_data, load_dataset
 from spp_scl.errors import UserError
-from spp_scl.model.data import load_data, load_dataset
-from spp_scl.model.inference import predict
-from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
-from spp_scl.model.network import ModelConfig, SppScl
-from spp_scl.params import TrainParams
-from spp_scl.train import training
-from spp_scl.train.artifact import (
-    Artifact,
-    hash_ids,
-    load_model,
-    require_features,
-    require_usable,
-    save_model,
-)
-from spp_scl.train.checkpoint import load_checkpoint, save_checkpoint, training_key
-from spp_scl.train.log import BATCH_COLUMNS, EPOCH_COLUMNS
-from spp_scl.train.losses import inter_modal_loss, intra_modal_loss
-from spp_scl.train.steps import train_batch
-from spp_scl.train.training import epoch_batches, train
+from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.methods.shared.prediction import predict
+from spp_scl.methods.spp_scl import SppScl
+from spp_scl.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
+from spp_scl.training import training
+from spp_scl.training.artifact import hash_ids, load_model, require_features, require_usable, save_model
+from spp_scl.training.checkpoint import load_checkpoint, save_checkpoint, training_key
+from spp_scl.training.log import VALIDATION
+from spp_scl.training.training import epoch_batches, train, train_batch
 from tests.pipeline import ROOT
+from tests.recipes import TRAIN, make_artifact, make_network, make_recipe, sizes_of, start, widen
 
-PARAMS = TrainParams(
-    epochs=3,
-    batch_size=16,
-    learning_rate=1e-3,
-    weight_decay=1e-6,
-    lr_step=2,
-    lr_decay=0.5,
-    ce_weight=5.0,
-    intra_modal=True,
-    anchor_in_denominator=False,
-    step2="gated",
-    step2_forward="branches",
-    anchors="image",
-    gate="exact",
-    zero_grad="none",
-    temperature=0.07,
-    patience=0,
-    keep="best",
-    threads=2,
-)
+LOGGED = ("L_ce", "L_clt", "L_cli", "L_clm", "step2", "step2_float32", "count_over_p", "saturated_share")
+COLUMNS = {
+    "batches": ("batch", "epoch", "loss", *LOGGED),
+    "epochs": ("epoch", "learning_rate", "loss", *LOGGED, *(f"valid_{name}" for name in VALIDATION)),
+}
+CURVES = ("epoch", "plot", "curve", "value")
 
 
 @pytest.fixture(autouse=True)
@@ -63,24 +41,21 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def run(data, fusion="sample", alpha=2 / 3, seed=42, folder="run", **changes):
+def run(data, fusion="sample", seed=42, folder="run", keep="best", patience=0, **changes):
     """A training from its beginning; its log lies in `folder`, and beside it its last checkpoint."""
     Path(folder, "checkpoint").unlink(missing_ok=True)
-    config = ModelConfig(len(data.classes), data.text_width, fusion, 0.2)
-    params = PARAMS.model_copy(update=changes)
     return train(
         data,
-        config,
-        alpha=alpha,
+        make_recipe(fusion=fusion, **changes),
         seed=seed,
-        params=params,
+        params=TRAIN.model_copy(update={"keep": keep, "patience": patience}),
         log_folder=folder,
         checkpoint=f"{folder}/checkpoint",
     )
 
 
 def artifact(data, trained):
-    return Artifact(trained.model.config, data.classes, data.fingerprint, None, 16, 42, 2, trained.summary())
+    return make_artifact(data, trained.model, training=trained.summary())
 
 
 def read_log(name):
@@ -99,44 +74,45 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data, fusion
 
 
 def test_step_1_and_step_2_are_the_method(data):
-    """One batch by hand, with plain autograd and AdamW, dropout off so that both forwards agree."""
-    rows = data.rows["train"][:16]
-    batch = data.features.batch(rows)
-    labels = data.labels[rows[batch.order]]
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.0)
-    ours, theirs = SppScl(config), SppScl(config)
+    """One batch by hand in float64, with plain autograd and AdamW; without dropout both forwards agree."""
+    batch = widen(data.source.batch(data.rows["train"][:16]))
+    ours, theirs = (make_network(sizes_of(data), dropout=0.0, alpha=100.0).double() for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-3, weight_decay=1e-6) for m in (ours, theirs)]
-    losses, decision = train_batch(ours, optimizers[0], batch, labels, alpha=100.0, params=PARAMS)
-    assert decision.step2
+    found = train_batch(start(ours), batch, last=True)
+    assert found["step2"]
 
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=1e-6)
     output = theirs(batch)
-    first = 5 * F.cross_entropy(output.logits, labels)
-    first = first + intra_modal_loss(output.text, labels, 0.07) + intra_modal_loss(output.image, labels, 0.07)
+    first = 5 * F.cross_entropy(output.logits, batch.labels)
+    for name in ("text", "image"):
+        first = first + intra_modal_loss(output.vectors[name], batch.labels, 0.07)
     first.backward()
-    optimizers[1].step()
-    optimizers[1].zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
     output = theirs(batch)
-    second = inter_modal_loss(output.image, output.text, labels, 0.07)
+    second = inter_modal_loss(output.vectors["image"], output.vectors["text"], batch.labels, 0.07)
     second.backward()
-    optimizers[1].step()
-    assert losses["loss"].item() == pytest.approx(first.item(), rel=1e-6)
-    assert losses["L_clm"].item() == pytest.approx(second.item(), rel=1e-6)
+    optimizer.step()
+    assert found["loss"].item() == pytest.approx(first.item(), rel=1e-12)
+    assert found["L_clm"].item() == pytest.approx(second.item(), rel=1e-9)
     expected = dict(theirs.named_parameters())
     for name, value in ours.named_parameters():
-        torch.testing.assert_close(value, expected[name], rtol=1e-5, atol=1e-7, msg=name)
+        torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9, msg=name)
 
 
 def test_without_step_2_the_weights_are_those_of_step_1_alone(data):
+    state = start(make_network(sizes_of(data), alpha=0.0))
+    found = train_batch(state, data.source.batch(data.rows["train"][:16]), last=True)
+    assert not found["step2"]
+    assert "L_clm" not in found
+    assert {s["step"].item() for s in state.updates.optimizer.state.values()} == {1}
+
+
+def test_a_batch_has_the_labels_of_its_own_order(data):
     rows = data.rows["train"][:16]
-    batch = data.features.batch(rows)
-    labels = data.labels[rows[batch.order]]
-    model = SppScl(ModelConfig(len(data.classes), data.text_width, "sample", 0.2))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses, decision = train_batch(model, optimizer, batch, labels, alpha=0.0, params=PARAMS)
-    assert not decision.step2
-    assert "L_clm" not in losses
-    assert {s["step"].item() for s in optimizer.state.values()} == {1}
+    batch = data.source.batch(rows)
+    assert batch.order.tolist() != list(range(16))
+    assert batch.labels.tolist() == data.labels[rows[batch.order]].tolist()
 
 
 def test_epochs_cover_every_row_once_and_leave_no_batch_of_one():
@@ -156,7 +132,7 @@ def test_the_best_epoch_on_validation_data_is_kept(data):
     trained = run(data, epochs=6)
     scores = read_log("epochs")["valid_f1_weighted"]
     assert trained.best_epoch == 1 + scores.argmax()
-    output = predict(trained.model, data.features, data.rows["valid"], 16, 42)
+    output = predict(trained.model, data.source, data.rows["valid"], 16, 42)
     found = classification_metrics(output.logits, data.labels[data.rows["valid"]], data.classes)
     assert found["f1_weighted"] == pytest.approx(scores.max(), abs=1e-6)
 
@@ -176,10 +152,11 @@ def test_the_best_epoch_is_chosen_by_the_metric_of_the_dataset(data, selection, 
 
 def test_the_log_has_a_row_a_batch_and_a_row_an_epoch(data):
     trained = run(data, alpha=100.0)
-    batches, epochs = read_log("batches"), read_log("epochs")
-    assert tuple(batches.columns) == BATCH_COLUMNS
-    assert tuple(epochs.columns) == EPOCH_COLUMNS
-    assert batches["batch"].tolist() == list(range(1, len(trained.gates) + 1)) == list(range(1, 10))
+    batches, epochs, curves = read_log("batches"), read_log("epochs"), read_log("curves")
+    assert tuple(batches.columns) == COLUMNS["batches"]
+    assert tuple(epochs.columns) == COLUMNS["epochs"]
+    assert tuple(curves.columns) == CURVES
+    assert batches["batch"].tolist() == list(range(1, len(trained.rows) + 1)) == list(range(1, 10))
     assert batches["epoch"].tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert epochs["epoch"].tolist() == [1, 2, 3]
     assert batches.notna().all(axis=None)
@@ -188,11 +165,17 @@ def test_the_log_has_a_row_a_batch_and_a_row_an_epoch(data):
     total = 5 * batches["L_ce"] + batches["L_clt"] + batches["L_cli"]
     np.testing.assert_allclose(batches["loss"], total, rtol=1e-5)
     assert batches["count_over_p"].tolist() == pytest.approx(
-        [g.count_over_p for g in trained.gates], rel=1e-5
+        [row["count_over_p"] for row in trained.rows], rel=1e-5
     )
     assert batches["step2"].tolist() == [1] * 9
     means = batches.groupby("epoch")[["loss", "L_ce", "L_clt", "L_cli", "L_clm", "count_over_p"]].mean()
     np.testing.assert_allclose(epochs[means.columns], means, rtol=1e-4)
+    drawn = {(plot, curve) for plot, curves in SppScl.plots.items() for curve in curves}
+    assert set(curves[["plot", "curve"]].itertuples(index=False, name=None)) == drawn
+    assert {curve for _, curve in drawn} == set(LOGGED)
+    for (_, curve), own in curves.groupby(["plot", "curve"]):
+        assert own["epoch"].tolist() == [1, 2, 3]
+        assert own["value"].tolist() == epochs[curve].tolist()
 
 
 def test_the_log_is_whole_after_each_epoch(data, monkeypatch):
@@ -218,13 +201,20 @@ def test_a_run_in_which_alpha_made_no_difference_says_so(data, alpha, share, mat
 def test_whatever_a_run_lacks_every_column_that_is_plotted_is_there(data, changes):
     run(data, epochs=1, **changes)
     empty = "L_clt" if "intra_modal" in changes else "L_clm"
-    for name, columns in (("batches", BATCH_COLUMNS), ("epochs", EPOCH_COLUMNS)):
+    for name, columns in COLUMNS.items():
         log = read_log(name)
         assert tuple(log.columns) == columns
         assert log[empty].isna().all()
         assert log["loss"].notna().all()
+    # What a run lacks is no curve of it, and an empty value would be drawn as 0.
+    curves = read_log("curves")
+    assert tuple(curves.columns) == CURVES
+    assert curves.notna().all(axis=None)
+    assert set(LOGGED) - set(curves["curve"]) == set(LOGGED) - set(
+        read_log("epochs").dropna(axis=1, how="all")
+    )
     plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
-    own = {"reports/train/batches.csv": BATCH_COLUMNS, "reports/train/epochs.csv": EPOCH_COLUMNS}
+    own = {f"reports/train/{name}.csv": columns for name, columns in {**COLUMNS, "curves": CURVES}.items()}
     plotted = 0
     for plot in plots:
         for properties in plot.values() if isinstance(plot, dict) else ():
@@ -233,9 +223,18 @@ def test_whatever_a_run_lacks_every_column_that_is_plotted_is_there(data, change
                     own[file]
                 )
                 # The default template draws an empty value as 0.
-                assert properties["template"] == "simple"
+                of_curves = file == "reports/train/curves.csv"
+                assert properties["template"] == (".dvc/plots/curves.json" if of_curves else "simple")
                 plotted += 1
-    assert plotted >= 6
+    assert plotted >= 7
+
+
+def test_the_template_of_the_curves_reads_what_the_log_writes():
+    template = json.loads((ROOT / ".dvc/plots/curves.json").read_text())
+    encoding = template["spec"]["encoding"]
+    fields = {template["facet"]["row"]["field"], *(each["field"] for each in encoding.values())}
+    assert fields == {"plot", "curve", "rev", "<DVC_METRIC_X>", "<DVC_METRIC_Y>"}
+    assert {"plot", "curve"} <= set(CURVES)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e6])
@@ -255,20 +254,20 @@ def test_an_alpha_on_the_same_side_of_the_bound_gives_the_same_model_and_one_bey
 def test_where_alpha_has_no_say_or_mattered_there_is_no_bound(data):
     assert run(data, alpha=0.0, step2="always").summary()["alpha_bound"] is None
     assert run(data, alpha=0.0, step2="never").summary()["alpha_bound"] is None
-    bounds = sorted(g.alpha_from for g in run(data, alpha=0.0).gates)
+    bounds = sorted(row["alpha_from"] for row in run(data, alpha=0.0).rows)
     summary = run(data, alpha=bounds[len(bounds) // 2]).summary()
     assert (summary["alpha_mattered"], summary["alpha_bound"]) == (True, None)
 
 
 def test_the_test_split_is_not_touched_in_training(data, monkeypatch):
     seen = set()
-    gather = type(data.features).batch
+    gather = type(data.source).batch
 
     def watch(self, rows):
         seen.update(rows.tolist())
         return gather(self, rows)
 
-    monkeypatch.setattr(type(data.features), "batch", watch)
+    monkeypatch.setattr(type(data.source), "batch", watch)
     run(data, epochs=1)
     assert seen == set(data.rows["train"].tolist()) | set(data.rows["valid"].tolist())
 
@@ -285,20 +284,20 @@ def test_a_saved_model_predicts_the_same_after_loading(data, tmp_path):
     assert loaded == artifact(data, trained)
     assert not model.training
     rows = data.rows["test"]
-    outputs = [predict(m, data.features, rows, 16, 42).logits for m in (trained.model, model)]
+    outputs = [predict(m, data.source, rows, 16, 42).logits for m in (trained.model, model)]
     assert torch.equal(*outputs)
 
 
 def test_per_sample_predictions_are_the_same_at_any_batch_size_and_order(data):
     model = run(data, epochs=1).model
     rows = data.rows["train"]
-    whole = predict(model, data.features, rows, 64, 42).logits
+    whole = predict(model, data.source, rows, 64, 42).logits
     for size in (1, 7):
         torch.testing.assert_close(
-            predict(model, data.features, rows, size, 1).logits, whole, rtol=1e-4, atol=1e-5
+            predict(model, data.source, rows, size, 1).logits, whole, rtol=1e-4, atol=1e-5
         )
     order = torch.randperm(len(rows))
-    shuffled = predict(model, data.features, rows[order], 16, 42).logits
+    shuffled = predict(model, data.source, rows[order], 16, 42).logits
     torch.testing.assert_close(shuffled, whole[order], rtol=1e-4, atol=1e-5)
 
 
@@ -306,9 +305,9 @@ def test_batch_fusion_is_evaluated_in_a_drawn_order_not_in_the_files(data):
     model = run(data, "batch", epochs=1).model
     rows = data.rows["train"]
     batches = []
-    gather = type(data.features).batch
-    watched = type("Watched", (), {"lengths": data.features.lengths})()
-    watched.batch = lambda r: (batches.append(r.tolist()), gather(data.features, r))[1]
+    gather = type(data.source).batch
+    watched = type("Watched", (), {"lengths": data.source.lengths})()
+    watched.batch = lambda r: (batches.append(r.tolist()), gather(data.source, r))[1]
     predict(model, watched, rows, 16, seed=42)
     seen = [row for batch in batches for row in batch]
     assert sorted(seen) == sorted(rows.tolist())
@@ -328,7 +327,7 @@ def test_a_damaged_model_is_named_with_the_way_to_train_it_again(damage, data, t
     elif damage == "not json":
         path.with_suffix(".json").write_text("{")
     elif damage == "another network":
-        values["config"]["fusion"] = "batch"
+        values["settings"]["fusion"] = "batch"
         path.with_suffix(".json").write_text(json.dumps(values))
     else:
         path.with_suffix(".json").write_text(json.dumps({**values, "more": 1}))
@@ -407,22 +406,21 @@ def test_a_training_that_goes_on_ends_as_if_it_had_never_stopped(epoch, fusion, 
 
     monkeypatch.setattr(training, "save_checkpoint", keep)
     wanted = run(data, fusion, epochs=4)
-    logs = [Path(f"run/{name}.csv").read_bytes() for name in ("batches", "epochs")]
+    logs = [Path(f"run/{name}.csv").read_bytes() for name in ("batches", "epochs", "curves")]
     torch.manual_seed(1234)
     Path("batches.csv").write_text("half of a li")
     Path(f"after{epoch}").rename("checkpoint")
     caplog.set_level("INFO")
     found = train(
         data,
-        ModelConfig(len(data.classes), data.text_width, fusion, 0.2),
-        alpha=2 / 3,
+        make_recipe(fusion=fusion, epochs=4),
         seed=42,
-        params=PARAMS.model_copy(update={"epochs": 4}),
+        params=TRAIN,
         log_folder=".",
         checkpoint="checkpoint",
     )
     assert f"going on after epoch {epoch}" in caplog.text
-    assert [Path(f"{name}.csv").read_bytes() for name in ("batches", "epochs")] == logs
+    assert [Path(f"{name}.csv").read_bytes() for name in ("batches", "epochs", "curves")] == logs
     assert found.summary() == wanted.summary()
     for name, value in wanted.model.state_dict().items():
         assert torch.equal(found.model.state_dict()[name], value), name
@@ -481,29 +479,41 @@ def test_nothing_pickled_in_a_checkpoint_is_executed(checkpoint, caplog):
     assert "damaged" in caplog.text
 
 
-def test_a_training_is_distinguished_by_its_data_network_and_settings(data):
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
-    key = training_key(data, config, {"seed": 1})
-    assert key == training_key(data, config, {"seed": 1})
+def test_a_training_is_distinguished_by_its_data_recipe_and_settings(data):
+    recipe = make_recipe()
+    key = training_key(data, recipe, {"seed": 1})
+    assert key == training_key(data, make_recipe(), {"seed": 1})
     others = {
-        training_key(data, config, {"seed": 2}),
-        training_key(data, dataclasses.replace(config, dropout=0.3), {"seed": 1}),
-        training_key(dataclasses.replace(data, digest="other"), config, {"seed": 1}),
+        training_key(data, recipe, {"seed": 2}),
+        training_key(data, make_recipe(dropout=0.3), {"seed": 1}),
+        training_key(data, dataclasses.replace(recipe, encoders="live"), {"seed": 1}),
+        training_key(data, dataclasses.replace(recipe, sources={"text": {"seed": 1}}), {"seed": 1}),
+        training_key(dataclasses.replace(data, digest="other"), recipe, {"seed": 1}),
     }
-    assert len(others | {key}) == 4
+    assert len(others | {key}) == 6
 
 
 def test_a_training_is_distinguished_by_its_code(data, tmp_path, monkeypatch):
-    config = ModelConfig(len(data.classes), data.text_width, "sample", 0.2)
-    key = training_key(data, config, {})
+    recipe = make_recipe()
+    key = training_key(data, recipe, {})
     package = shutil.copytree(ROOT / "spp_scl", tmp_path / "spp_scl")
     monkeypatch.setattr("spp_scl.__file__", str(package / "__init__.py"))
-    assert training_key(data, config, {}) == key
-    for file in ("model/network.py", "train/losses.py", "features/store.py"):
+    assert training_key(data, recipe, {}) == key
+    for file in (
+        "methods/spp_scl.py",
+        "methods/shared/losses.py",
+        "training/updates.py",
+        "batches/batch.py",
+        "features/store.py",
+        "metrics.py",
+    ):
         before = (package / file).read_text()
-        (package / file).write_text(before + "\n")
-        assert training_key(data, config, {}) != key
+        (package / file).write_text(before + "\nmore = 1\n")
+        assert training_key(data, recipe, {}) != key, file
         (package / file).write_text(before)
+    # Another method's code is no part of it.
+    (package / "methods/other.py").write_text("\n")
+    assert training_key(data, recipe, {}) == key
 
 
 def test_a_dataset_is_read_from_where_the_stages_write_it(sample, data, tmp_path):
@@ -530,12 +540,15 @@ def test_a_clean_table_that_does_not_say_how_to_choose_the_epoch_is_refused(samp
 
 
 def test_a_model_file_is_only_used_on_the_data_that_it_was_made_for(data):
-    config = ModelConfig(len(data.classes), data.text_width, "batch", 0.2)
-    known = Artifact(config, data.classes, None, hash_ids(data.ids("train")), 64, 42, 2, {})
+    model = make_network(sizes_of(data), fusion="batch")
+    known = make_artifact(data, model, features=None, trained_on=hash_ids(data.ids("train")))
     require_usable(known, data, "m")
     require_usable(dataclasses.replace(known, trained_on=None), data, "m")
-    with pytest.raises(UserError, match=r"model\.weights: m: the model was trained on other tweets"):
+    with pytest.raises(UserError, match=r"train\.weights: m: the model was trained on other tweets"):
         require_usable(dataclasses.replace(known, trained_on=hash_ids(data.ids("test"))), data, "m")
-    wider = dataclasses.replace(config, text_width=999)
-    with pytest.raises(UserError, match=r"model\.weights: m: the model takes texts of width 999"):
-        require_usable(dataclasses.replace(known, config=wider), data, "m")
+    wider = {**known.sizes, "text_width": 999}
+    with pytest.raises(UserError, match=r"train\.weights: m: the model takes features of .*text_width 999"):
+        require_usable(dataclasses.replace(known, sizes=wider), data, "m")
+    own = dataclasses.replace(known, encoders={"text": {}})
+    with pytest.raises(UserError, match=r"train\.weights: m: the model has encoders of its own"):
+        require_usable(own, data, "m")

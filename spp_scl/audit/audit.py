@@ -8,17 +8,17 @@ import torch
 
 from spp_scl.audit.coupling import audit_coupling
 from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
+from spp_scl.batches.data import Data
 from spp_scl.checks.repeats import KINDS
-from spp_scl.model.data import Data
-from spp_scl.model.metrics import confusion_matrix, scores
-from spp_scl.model.network import SppScl
-from spp_scl.train.artifact import Artifact
+from spp_scl.methods.shared.method import Method
+from spp_scl.metrics import confusion_matrix, scores
+from spp_scl.training.artifact import Artifact
 
 SCORES = ("accuracy", "f1_weighted", "f1_macro")
 
 
 def audit(
-    model: SppScl,
+    model: Method,
     artifact: Artifact,
     data: Data,
     logits: torch.Tensor,
@@ -38,14 +38,14 @@ def audit(
         seed: draws the bootstrap's resamples.
 
     Returns:
-        Numbers in the sections coupling, repeats, gate, floors and uncertainty.
+        Numbers in the sections coupling, repeats, training, floors and uncertainty.
     """
     labels = data.labels[data.rows["test"]].numpy()
     predictions = logits.argmax(dim=1).numpy()
     return {
         "coupling": audit_coupling(model, artifact, data, logits),
         "repeats": _score_repeats(repeats, predictions, data),
-        "gate": dict(artifact.training),
+        "training": dict(artifact.training),
         "floors": {name: {score: f["test"][score] for score in SCORES} for name, f in floors.items()},
         "uncertainty": {
             "accuracy": wilson(int((predictions == labels).sum()), len(labels)),

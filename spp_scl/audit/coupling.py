@@ -4,11 +4,11 @@ from statistics import fmean
 
 import torch
 
-from spp_scl.model.data import Data
-from spp_scl.model.inference import predict
-from spp_scl.model.network import SppScl
+from spp_scl.batches.data import Data
+from spp_scl.methods.shared.method import Method
+from spp_scl.methods.shared.prediction import predict
 from spp_scl.progress import progress
-from spp_scl.train.artifact import Artifact
+from spp_scl.training.artifact import Artifact
 
 # Each takes a pass over the test set. True: the network couples a batch, and these give a range; False: they
 # show that it does not.
@@ -17,7 +17,7 @@ BATCH_SIZES = (16, 256)
 
 
 def audit_coupling(
-    model: SppScl, artifact: Artifact, data: Data, logits: torch.Tensor
+    model: Method, artifact: Artifact, data: Data, logits: torch.Tensor
 ) -> dict[str, dict[str, float]]:
     """Predict the test set in other orders and batches than the metrics' own.
 
@@ -34,11 +34,11 @@ def audit_coupling(
     rows = data.rows["test"]
     labels = data.labels[rows]
     own = logits.argmax(dim=1)
-    number = ORDERS[artifact.config.couples_batch]
+    number = ORDERS[model.couples_batch]
     bar = progress(desc="coupling", unit="passes", total=number + len(BATCH_SIZES) + 3)
 
     def compare(size: int = artifact.batch_size, order: torch.Tensor | None = None) -> dict[str, float]:
-        output = predict(model, data.features, rows, size, artifact.seed, order=order)
+        output = predict(model, data.source, rows, size, artifact.seed, order=order)
         bar.update()
         prediction = output.logits.argmax(dim=1)
         return {

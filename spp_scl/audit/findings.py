@@ -6,34 +6,33 @@ from spp_scl.audit.audit import SCORES
 from spp_scl.audit.coupling import BATCH_SIZES
 from spp_scl.audit.uncertainty import RESAMPLES
 from spp_scl.checks.repeats import KINDS, NEAR
-from spp_scl.model.network import ModelConfig
+from spp_scl.methods.shared.method import Method
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
-from spp_scl.train.gate import describe_gate
 
 # Measured: with fewer than five wrong (or right) predictions, bootstrap intervals of F1 hold the true value
 # in 40 to 93 % of the cases instead of 95 %; with more, in 92 % or better.
 _FEW = 5
 
 
-def describe_findings(figures: Mapping[str, Mapping], tweets: int, config: ModelConfig) -> dict[str, str]:
+def describe_findings(figures: Mapping[str, Mapping], tweets: int, model: Method) -> dict[str, str]:
     """A finding for each section of an audit.
 
     Args:
         figures: see `audit`.
         tweets: of the test set.
-        config: of the model.
+        model: that was audited.
     """
     own = figures["repeats"]["with"]
     return {
-        "coupling": _describe_coupling(figures["coupling"], tweets, config),
+        "coupling": _describe_coupling(figures["coupling"], tweets, model),
         "repeats": _describe_repeats(figures["repeats"], tweets),
-        "gate": _describe_gate(figures["gate"]),
+        "training": _describe_training(figures["training"], model),
         "floors": _describe_floors(figures["floors"], own),
         "uncertainty": _describe_uncertainty(figures["uncertainty"], own, tweets),
     }
 
 
-def _describe_coupling(c: Mapping[str, Mapping], tweets: int, config: ModelConfig) -> str:
+def _describe_coupling(c: Mapping[str, Mapping], tweets: int, model: Method) -> str:
     ways = {"in the file's order": "file_order", "sorted by label": "sorted_by_label"}
     ways |= {f"in batches of {size}": f"batches_of_{size}" for size in BATCH_SIZES}
     ways |= {"one at a time": "one_at_a_time"}
@@ -43,7 +42,7 @@ def _describe_coupling(c: Mapping[str, Mapping], tweets: int, config: ModelConfi
             f"No prediction depends on its batch: in other orders, in other batch sizes and one at a time, "
             f"all {tweets} test predictions stay the same."
         )
-    coupled = config.couples_batch
+    coupled = model.couples_batch
     why = "Predictions depend on the tweets in their batch" if coupled else "Rounding changes predictions"
     drawn = f" The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
     changes = [
@@ -75,15 +74,14 @@ def _describe_repeats(r: Mapping[str, Mapping], tweets: int) -> str:
     )
 
 
-def _describe_gate(training: Mapping) -> str:
-    finding = describe_gate(dict(training))
-    saturated = training.get("saturated_share")
-    if saturated is None:
-        return finding
-    return (
-        f"{finding} {_percent(saturated)} of all pairs have a float32 sigmoid of exactly 1; compared there, "
-        f"step 2 would have run in {_percent(training['step2_share_float32'])} of the batches."
-    )
+def _describe_training(training: Mapping, model: Method) -> str:
+    if not training:
+        return (
+            "The model was not trained here: nothing is known of its training, nor whether some of the test "
+            "tweets trained it."
+        )
+    kept = f"The weights are those of epoch {training['best_epoch']} of {training['epochs']}."
+    return " ".join([*model.describe(training), kept])
 
 
 def _describe_floors(floors: Mapping[str, Mapping], own: Mapping[str, float]) -> str:

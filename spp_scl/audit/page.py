@@ -8,13 +8,6 @@ from spp_scl.audit.audit import SCORES
 from spp_scl.checks.repeats import KINDS, NEAR
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
-_GATE = {
-    "step2_share": "share of batches with step 2",
-    "step2_share_float32": "the same, had the sigmoids been compared in float32",
-    "count_over_p": "mean of count / P",
-    "saturated_share": "share of pairs whose float32 sigmoid is 1",
-}
-
 
 def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], title: str) -> str:
     """The findings first, then the tables of each section.
@@ -26,7 +19,7 @@ def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], titl
     """
     names = {score: SCORE_NAMES[score] for score in SCORES}
     repeats = figures["repeats"]
-    gate = {name: figures["gate"].get(key) for key, name in _GATE.items()}
+    training = {name.replace("_", " "): value for name, value in figures["training"].items()}
     sections: dict[str, list[pd.DataFrame]] = {
         "Does a prediction depend on its batch?": [_tabulate_coupling(figures["coupling"])],
         "Are test tweets in train too?": [
@@ -35,8 +28,10 @@ def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], titl
             .T.rename(columns=names)
             .rename_axis("test set"),
         ],
-        "Did the gate, and alpha, do anything?": [
-            pd.DataFrame({"value": gate}, dtype=object).fillna("none").rename_axis("of the training")
+        "How did the training go?": [
+            pd.DataFrame({"value": training or {"not trained here": ""}}, dtype=object)
+            .fillna("none")
+            .rename_axis("of the training")
         ],
         "What do simple models reach?": [
             pd.DataFrame(figures["floors"])

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import binomtest
 
-from spp_scl.model.metrics import confusion_matrix, scores
+from spp_scl.metrics import confusion_matrix, scores
 
 RESAMPLES = 10_000
 _BINS = 15

@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from spp_scl.model.data import Data
-from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores
+from spp_scl.batches.data import Data
+from spp_scl.metrics import classification_metrics, confusion_matrix, scores
 from spp_scl.progress import progress
 
 # Inverse strengths of the penalty.
@@ -52,17 +52,19 @@ def compute_floors(data: Data) -> tuple[dict[str, dict], pd.DataFrame]:
     return floors, predictions
 
 
+@torch.inference_mode()
 def pool(data: Data) -> tuple[np.ndarray, np.ndarray]:
     """The mean of each text over its words and layers, (N, D), and of each picture over its positions,
-    (N, 2048); zero for a blank one."""
+    (N, C); zero for a blank one."""
     texts, images = [], []
     rows = torch.arange(len(data.labels))
     for part in progress(rows.split(_POOLED), desc="pool", unit="batches"):
-        batch = data.features.batch(part)
+        batch = data.source.batch(part)
         back = batch.order.argsort()
-        texts.append(batch.packing.mean(batch.words.mean(dim=1)).cpu()[back])
-        image = batch.maps.new_zeros(len(part), batch.maps.shape[2])
-        image[batch.has_image] = batch.maps.mean(dim=1)
+        texts.append(batch.packing.mean(batch.text().words.mean(dim=1)).cpu()[back])
+        maps = batch.image()
+        image = maps.new_zeros(len(part), maps.shape[2])
+        image[batch.has_image] = maps.mean(dim=1)
         images.append(image.cpu()[back])
     return torch.cat(texts).numpy(), torch.cat(images).numpy()
 

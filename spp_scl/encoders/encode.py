@@ -58,7 +58,9 @@ def encode(inputs: Inputs, path: Path | str, info: EncoderInfo) -> None:
     def run(batch: list[int]) -> np.ndarray:
         prepared = [tensor.to(inputs.device) for tensor in inputs.prepare(batch)]
         with torch.inference_mode():
-            features = inputs.forward(*prepared)[: len(batch)].to(torch.float16)
+            features = inputs.forward(*prepared)[: len(batch)]
+        if features.is_floating_point():
+            features = features.to(torch.float16)
         if not _all_finite(features):
             raise UserError(
                 f"{inputs.name}: the features are not finite; are the weights damaged ({info.weights})?"
@@ -79,6 +81,6 @@ def encode(inputs: Inputs, path: Path | str, info: EncoderInfo) -> None:
 
 
 def _all_finite(features: torch.Tensor) -> bool:
-    """Whether nothing in float16 features is infinite or no number."""
+    """Whether nothing in float16 features, or in bytes, is infinite or no number."""
     # Neither goes away in a sum, and float32 holds the largest one: a fifth of the time of looking at each.
     return bool(features.sum(dtype=torch.float32).isfinite())

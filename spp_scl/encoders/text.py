@@ -1,104 +1,143 @@
-"""Text features: the last four layers of a frozen BERT, [CLS] and words apart.
+"""Text encoders, and the texts of a table through one of them: the last four layers, words apart.
 
-Shapes: B batch, T positions ([CLS] and [SEP] included), D width.
+Shapes: B batch, T positions (special tokens included), D width, V vocabulary, E width of its vectors.
 """
 
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import tokenizers
 import torch
 
-import spp_scl.encoders.torchvision_ops  # noqa: F401  (before transformers)
-
-# isort: split
-import transformers
-from huggingface_hub.utils import enable_progress_bars
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
-
 from spp_scl.encoders.encode import encode
-from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
-from spp_scl.encoders.weights import is_path, require_text_weights
-from spp_scl.encoders.writing import text_layout
-from spp_scl.errors import UserError, first_line
-from spp_scl.features.device import DTYPES, autocast, choose_device, choose_precision, describe_hardware
+from spp_scl.encoders.weights import describe_source, find_text_weights
+from spp_scl.encoders.writing import text_layout, tokens_layout, writing
+from spp_scl.features.device import autocast, choose_device, choose_precision, describe_hardware
 from spp_scl.features.encoder import EncoderInfo, hash_code, hash_weights
+from spp_scl.options import Content, Padding
 
 log = logging.getLogger(__name__)
 
-PRETRAINED = "bert-base-uncased"
-_LAYERS = 4
-# What decides the features, beside the libraries.
-_CODE = ("encoders/encode.py", "encoders/text.py", "encoders/vocabulary.py", "features/device.py")
+LAYERS = 4
+
+# What a batch of token ids needs.
+_ATTRIBUTES = ("prefix", "suffix", "pad_id", "max_positions", "padding_side")
 
 # Texts are padded to a multiple of this, so that batches have few different shapes.
 _BUCKET = 8
 
+# The code that decides token ids, and features beside the encoder's own.
+_TOKENS = ("encoders/tokenizer.py", "encoders/vocabulary.py")
+_FEATURES = ("encoders/encode.py", "encoders/text.py", "features/device.py")
+
 _PREPARATIONS = {
-    "masked": "WordPiece, at most {} positions, [CLS] and [SEP] apart",
-    "kept": "WordPiece, padded to {} positions, the first ([CLS]) and the last one apart",
+    "masked": "at most {} positions, special tokens apart",
+    "kept": "padded to {} positions, {} in front and {} behind apart",
 }
 
 
 class TextEncoder(torch.nn.Module):
-    """A BERT without its pooler, in evaluation mode and frozen, with its tokenizer."""
+    """From token ids to the hidden states of the last four layers. One family a module of its own.
 
-    def __init__(self, weights: str, seed: int, texts: Sequence[str], max_positions: int):
-        """Build it.
+    Attributes:
+        width: D.
+        layers: 4.
+        prefix: special tokens in front of a text.
+        suffix: and behind it.
+        max_positions: T at most.
+        pad_id: the token that fills a batch up.
+        padding_side: `left` or `right`.
+        name: the network, in words.
+        software: the libraries that tokenize and compute, with their versions.
+        code: its modules, for `hash_code`.
+    """
 
-        Args:
-            weights: `pretrained` (bert-base-uncased), `untrained`, a hub name or a local directory.
-            seed: draws untrained weights.
-            texts: an untrained encoder's vocabulary is collected from them.
-            max_positions: longer texts are cut, [CLS] and [SEP] counted.
-
-        Raises:
-            UserError: the encoder cannot be had, is no BERT, has fewer than four layers or positions.
-        """
-        super().__init__()
-        if weights == "untrained":
-            vocabulary = collect_vocabulary(texts, BertConfig().vocab_size)
-            self.tokenizer = make_tokenizer(vocabulary)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                config = BertConfig(vocab_size=len(vocabulary))
-                self.bert = BertModel(config, add_pooling_layer=False)
-        else:
-            self.tokenizer, self.bert = _load(PRETRAINED if weights == "pretrained" else weights)
-        positions = self.bert.config.max_position_embeddings
-        if max_positions > positions:
-            raise UserError(
-                f"text_features.max_positions: {max_positions}: {weights} has only {positions} positions"
-            )
-        self.tokenizer.enable_truncation(max_positions)
-        self.eval().requires_grad_(False)
+    layers = LAYERS
+    width: int
+    prefix: int
+    suffix: int
+    max_positions: int
+    pad_id: int
+    padding_side: str
+    name: str
+    software: str
+    code: tuple[str, ...]
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """The token ids of each text, [CLS] and [SEP] included."""
-        # A few at a time: an encoding keeps what was cut off a text, which may be a megabyte.
-        parts = (texts[start : start + 512] for start in range(0, len(texts), 512))
-        return [encoding.ids for part in parts for encoding in self.tokenizer.encode_batch(list(part))]
+        """The token ids of each text, special tokens included, cut to `max_positions`.
+
+        Raises:
+            RuntimeError: it was rebuilt from its description, without a tokenizer.
+        """
+        raise NotImplementedError
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """From (B, T) ids and mask to (B, T, 4, D): the last four layers, the lowest first."""
-        output = self.bert(ids, attention_mask=attention_mask, output_hidden_states=True)
-        return torch.stack(output.hidden_states[-_LAYERS:], dim=2)
+        raise NotImplementedError
+
+    def summary(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B,) the position of the token that stands for the text, from (B, T): BERT's [CLS], CLIP's end."""
+        raise NotImplementedError
+
+    def vocabulary(self) -> torch.Tensor:
+        """(V, E) the vectors of the word pieces that the network begins with."""
+        raise NotImplementedError
+
+    def vocabulary_hash(self) -> str:
+        """A text that differs where the tokens of a text may."""
+        raise NotImplementedError
 
     def optimize(self, device: torch.device, precision: str) -> None:
         """Move to the device, for encoding alone: weights are rounded once, and not in every batch."""
-        for module in self.bert.modules():
-            if isinstance(module, torch.nn.Linear):  # which autocast computes in `precision`
-                module.to(DTYPES[precision])
-        self.to(device)
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """What `rebuild_text_encoder` needs, in JSON."""
+        raise NotImplementedError
+
+
+def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positions: int) -> TextEncoder:
+    """Open an encoder: in evaluation mode, frozen, on the CPU.
+
+    Args:
+        weights: `pretrained` (bert-base-uncased), `untrained` (a BERT-base), a hub name or a local directory.
+        seed: draws untrained weights.
+        texts: an untrained encoder's vocabulary is collected from them.
+        max_positions: longer texts are cut, special tokens counted; less where the encoder has fewer.
+
+    Raises:
+        UserError: the encoder cannot be had, is none that gives hidden states of four layers, comes with code
+            of its own, or differs from what its files say.
+    """
+    from spp_scl.encoders import hf_text
+
+    source = find_text_weights(weights)
+    if source == "untrained":
+        encoder = hf_text.untrained(seed, texts, max_positions)
+    else:
+        encoder = hf_text.load(
+            hf_text.PRETRAINED if source == "pretrained" else source, weights, max_positions
+        )
+    return encoder.eval().requires_grad_(False)
+
+
+def rebuild_text_encoder(description: dict[str, Any]) -> TextEncoder:
+    """The encoder that `describe` describes, without its tokenizer; its weights are to be loaded.
+
+    Raises:
+        UserError: the libraries have no such network.
+    """
+    from spp_scl.encoders import hf_text
+
+    return hf_text.rebuild(description).eval().requires_grad_(False)
 
 
 class _Texts:
-    """The texts of a clean table. A blank one has no words and a [CLS] of zeros: no encoder sees it."""
+    """The texts of a clean table. A blank one has no words and is all zeros: no encoder sees it."""
 
     name = "texts"
 
@@ -109,25 +148,23 @@ class _Texts:
         device: torch.device,
         precision: str,
         batch_size: int,
-        max_positions: int,
         padding: str,
     ):
-        self.encoder, self.device, self.precision = encoder, device, precision
-        self.batch_size, self.max_positions = batch_size, max_positions
-        texts = table["text"].tolist()
-        blank = np.array([not text for text in texts], bool)
-        tokens = encoder.tokenize(texts)
-        cut = sum(len(ids) == max_positions for ids in tokens)
-        if cut:
-            log.info("%d text(s) reach %d positions and may be cut", cut, max_positions)
-        self.tokens = [
-            np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)
-        ]
-        words = [max_positions - 2 if padding == "kept" else len(ids) - 2 for ids in tokens]
-        self.words = np.where(blank, 0, np.array(words, np.int64))
-        keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in self.tokens]
+        self.encoder, self.device, self.precision, self.batch_size = encoder, device, precision, batch_size
+        self.kept = padding == "kept"
+        self.ids, self.tokens, self.blank, self.keys = _tokenize(table, encoder)
+        self.special = encoder.prefix + encoder.suffix
+        lengths = [encoder.max_positions if self.kept else len(ids) for ids in self.tokens]
+        self.words = np.where(self.blank, 0, np.array(lengths, np.int64) - self.special)
+        pieces = [self._row(i)[self._words(i)] for i in np.flatnonzero(~self.blank).tolist()]
         self.layout = text_layout(
-            table["id"].tolist(), self.words, np.stack(keys), blank, _LAYERS, encoder.bert.config.hidden_size
+            self.ids,
+            self.words,
+            self.keys,
+            self.blank,
+            (encoder.layers, encoder.width),
+            np.concatenate([np.zeros(0, np.int32), *pieces]),
+            encoder.vocabulary().detach().to(torch.float16).cpu().numpy(),
         )
 
     def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
@@ -142,13 +179,13 @@ class _Texts:
 
     def prepare(self, batch: Sequence[int]) -> tuple[torch.Tensor, ...]:
         size = max(map(self._padded, batch))
-        ids = torch.full((self.batch_size, size), self.encoder.bert.config.pad_token_id or 0)
+        ids = torch.full((self.batch_size, size), self.encoder.pad_id)
         mask = torch.zeros(self.batch_size, size, dtype=torch.long)
-        mask[:, 0] = 1  # rows that only fill the batch up attend to something
+        mask[len(batch) :, 0] = 1  # rows that only fill the batch up attend to something
         for i, item in enumerate(batch):
-            tokens = self.tokens[item]
-            ids[i, : len(tokens)] = torch.from_numpy(tokens)
-            mask[i, : len(tokens)] = 1
+            begin = self._begin(item, size)
+            ids[i, begin : begin + len(self.tokens[item])] = torch.from_numpy(self.tokens[item])
+            mask[i, begin : begin + len(self.tokens[item])] = 1
         return ids, mask
 
     def forward(self, *prepared: torch.Tensor) -> torch.Tensor:
@@ -156,10 +193,42 @@ class _Texts:
             return self.encoder(*prepared)
 
     def parts(self, item: int, features: np.ndarray) -> tuple[np.ndarray, ...]:
-        return features[0], features[1 : self.words[item] + 1]
+        mask = torch.zeros(1, len(features), dtype=torch.long)
+        mask[0, self._begin(item, len(features)) :][: len(self.tokens[item])] = 1
+        return features[int(self.encoder.summary(mask))], features[self._words(item)]
+
+    def _row(self, item: int) -> np.ndarray:
+        """The ids of a text, padded."""
+        size, tokens = self._padded(item), self.tokens[item]
+        row = np.full(size, self.encoder.pad_id, np.int32)
+        row[self._begin(item, size) :][: len(tokens)] = tokens
+        return row
+
+    def _begin(self, item: int, size: int) -> int:
+        return 0 if self.encoder.padding_side == "right" else size - len(self.tokens[item])
+
+    def _words(self, item: int) -> slice:
+        """Where its words are in its padded row."""
+        begin = 0 if self.kept else self._begin(item, self._padded(item))
+        return slice(begin + self.encoder.prefix, begin + self.encoder.prefix + int(self.words[item]))
 
     def _padded(self, item: int) -> int:
-        return min(self.max_positions, -(-int(self.words[item] + 2) // _BUCKET) * _BUCKET)
+        length = int(self.words[item]) + self.special
+        return min(self.encoder.max_positions, -(-length // _BUCKET) * _BUCKET)
+
+
+def _tokenize(
+    table: pd.DataFrame, encoder: TextEncoder
+) -> tuple[list[str], list[np.ndarray], np.ndarray, np.ndarray]:
+    """Ids, tokens (none of a blank text), which texts are blank, and a hash of each one's tokens."""
+    texts = table["text"].tolist()
+    blank = np.array([not text for text in texts], bool)
+    tokens = encoder.tokenize(texts)
+    if cut := sum(len(ids) == encoder.max_positions for ids in tokens):
+        log.info("%d text(s) reach %d positions and may be cut", cut, encoder.max_positions)
+    arrays = [np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)]
+    keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in arrays]
+    return table["id"].tolist(), arrays, blank, np.stack(keys)
 
 
 def encode_texts(
@@ -171,7 +240,8 @@ def encode_texts(
     batch_size: int,
     precision: str,
     max_positions: int,
-    padding: Literal["masked", "kept"] = "masked",
+    padding: Padding = "masked",
+    content: Content = "features",
 ) -> None:
     """Encode the texts of a clean table into an HDF5 file.
 
@@ -180,85 +250,50 @@ def encode_texts(
     Args:
         table: a clean table.
         path: the file to write.
-        weights: see `TextEncoder`.
+        weights: see `load_text_encoder`.
         seed: draws untrained weights.
         batch_size: texts a batch; every batch is filled up to it, and its length is a multiple of 8, so
             that a text's features do not depend on which others there are.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        max_positions: longer texts are cut, [CLS] and [SEP] counted.
-        padding: `masked`: a text has its words and no more; `kept`: it has every position but the first and
-            the last of `max_positions`, [SEP] and padding too, as the released code's BiLSTM sees it.
+        max_positions: longer texts are cut, special tokens counted; less where the encoder has fewer.
+        padding: `masked`: a text has its words and no more; `kept`: it has every position between the special
+            tokens of a text of `max_positions`, padding too, as the released code's BiLSTM sees it.
+        content: `features`, or `inputs`: the token ids, for training with the encoder in the loop.
 
     Raises:
         UserError: the encoder cannot be had or does not fit, or the disk is full.
     """
     device = choose_device()
     precision = choose_precision(device, precision)
-    encoder = TextEncoder(weights, seed, table["text"].tolist(), max_positions)
+    encoder = load_text_encoder(weights, seed, table["text"].tolist(), max_positions)
+    if encoder.max_positions < max_positions:
+        log.info(
+            "text_features.max_positions: %d are asked for, and %s has %d: texts are cut there",
+            max_positions,
+            weights,
+            encoder.max_positions,
+        )
+    inputs = content == "inputs"
     info = EncoderInfo(
-        architecture=f"BERT, last {_LAYERS} of {encoder.bert.config.num_hidden_layers} layers",
-        weights=_name(weights, seed),
-        sha256=hash_weights(encoder.bert.state_dict(), encoder.tokenizer.to_str()),
-        preparation=_PREPARATIONS[padding].format(max_positions),
-        precision=precision,
-        software=(
-            f"torch {torch.__version__}, transformers {transformers.__version__}, "
-            f"tokenizers {tokenizers.__version__}"
-        ),
-        hardware=describe_hardware(device),
-        batch_size=batch_size,
-        code=hash_code(*_CODE),
+        architecture=encoder.name,
+        weights=describe_source(weights, seed, "bert-base-uncased"),
+        sha256=hash_weights(encoder.state_dict(), encoder.vocabulary_hash()),
+        preparation=_PREPARATIONS[padding].format(encoder.max_positions, encoder.prefix, encoder.suffix),
+        # What is only prepared is the same on any processor.
+        precision="prepared" if inputs else precision,
+        software=encoder.software if inputs else f"torch {torch.__version__}, {encoder.software}",
+        hardware="any" if inputs else describe_hardware(device),
+        batch_size=0 if inputs else batch_size,
+        code=hash_code(*_TOKENS) if inputs else hash_code(*_TOKENS, *_FEATURES, *encoder.code),
     )
+    if inputs:
+        ids, tokens, blank, keys = _tokenize(table, encoder)
+        attributes = {"padding": padding, **{name: getattr(encoder, name) for name in _ATTRIBUTES}}
+        layout = tokens_layout(ids, np.array(list(map(len, tokens)), np.int64), keys, blank, attributes)
+        with writing(path, layout, info) as writer:
+            for item in writer.missing:
+                writer.write(item, tokens[item])
+        return
+    texts = _Texts(table, encoder, device, precision, batch_size, padding)
     encoder.optimize(device, precision)
-    encode(_Texts(table, encoder, device, precision, batch_size, max_positions, padding), path, info)
-
-
-def _name(weights: str, seed: int) -> str:
-    if weights == "untrained":
-        return f"untrained, seed {seed}"
-    if weights == "pretrained":
-        return PRETRAINED
-    return f"local directory {Path(weights).name}" if is_path(weights) else weights
-
-
-def _load(weights: str) -> tuple[tokenizers.Tokenizer, BertModel]:
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    enable_progress_bars()  # of downloads; the line above turns them off as well
-    source = require_text_weights(weights)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != "bert" or config.num_hidden_layers < _LAYERS:
-            raise UserError(
-                f"text_features.weights: {weights}: a BERT with at least {_LAYERS} layers is needed, this is "
-                f"{config.model_type} with {getattr(config, 'num_hidden_layers', 'no')} layers"
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source).backend_tokenizer
-        loaded: Any = BertModel.from_pretrained(
-            source, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
-        )
-        bert, report = loaded
-    except UserError:
-        raise
-    except Exception as error:  # no network, no such name, a damaged file: each library has its own
-        raise UserError(
-            f"the text encoder {weights} cannot be had ({first_line(error)}). Either give a local "
-            "directory (-S text_features.weights=/path/to/bert) or go without "
-            "(-S text_features.weights=untrained)"
-        ) from None
-    # transformers draws what a checkpoint lacks at random, and the features would mean nothing.
-    lacking = sorted(report["missing_keys"]) + sorted(str(k) for k in report["mismatched_keys"])
-    if lacking:
-        raise UserError(
-            f"text_features.weights: {weights}: the checkpoint lacks {len(lacking)} tensors of a BERT "
-            f"({', '.join(lacking[:4])})"
-        )
-    # Nor does it miss a vocabulary: without one it makes a tokenizer that knows no word.
-    tokenizer.no_padding()  # which a published tokenizer.json may have on
-    known, ends = tokenizer.get_vocab_size(), tokenizer.encode("a").tokens
-    if known != config.vocab_size or (ends[0], ends[-1]) != ("[CLS]", "[SEP]"):
-        raise UserError(
-            f"text_features.weights: {weights}: the tokenizer knows {known} tokens and the network "
-            f"{config.vocab_size}; is vocab.txt or tokenizer.json missing?"
-        )
-    return tokenizer, bert
+    encode(texts, path, info)

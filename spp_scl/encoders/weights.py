@@ -1,8 +1,14 @@
-"""Which weights an encoder takes."""
+"""Which weights an encoder takes: a name, a file, a directory or a hub name."""
 
+import json
 from pathlib import Path
 
-from spp_scl.errors import UserError
+from spp_scl.errors import UserError, first_line
+
+# The image encoders that torchvision has.
+RESNETS = ("pretrained", "resnet50", "resnet101", "untrained")
+
+_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def choose_weights(weights: str, dataset: str) -> str:
@@ -12,43 +18,55 @@ def choose_weights(weights: str, dataset: str) -> str:
     return "untrained" if dataset == "sample" else "pretrained"
 
 
-def require_weights(image: str, text: str) -> None:
-    """Refuse local weights that do not exist, of either encoder, before the first one starts.
+def require_encoders(image: str, text: str, dataset: str) -> None:
+    """Open both encoders and discard them: a bad one is refused before anything is encoded.
 
     Args:
         image: `image_features.weights`.
-        text: `text_features.weights`; whether a hub name exists is only known when it is downloaded.
+        text: `text_features.weights`.
+        dataset: decides what `auto` is.
 
     Raises:
-        UserError: they do not exist.
+        UserError: one of them cannot be had, is no encoder of its kind, or does not fit its own files.
     """
-    if image not in ("auto", "pretrained", "untrained"):
-        require_image_weights(image)
-    if text not in ("auto", "pretrained", "untrained"):
-        require_text_weights(text)
+    image, text = choose_weights(image, dataset), choose_weights(text, dataset)
+    # What can be seen at once before what may take a download. An untrained encoder is always at hand.
+    find_image_weights(image)
+    find_text_weights(text)
+    if text != "untrained":
+        from spp_scl.encoders.text import load_text_encoder
+
+        load_text_encoder(text, seed=0, texts=[], max_positions=512)
+    if image != "untrained":
+        from spp_scl.encoders.image import load_image_encoder
+
+        load_image_encoder(image, seed=0)
 
 
-def require_image_weights(weights: str) -> Path:
-    """The file of local weights of the image encoder.
+def find_image_weights(weights: str) -> str:
+    """One of `RESNETS`, a local file or directory, or a hub name.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file or directory.
     """
+    if weights in RESNETS or not (is_path(weights) or "/" not in weights):
+        return weights
     path = Path(weights).expanduser()
-    if not path.is_file():
+    if not path.is_file() and not Path(path, "config.json").is_file():
         raise UserError(
-            f"image_features.weights: {path}: no such file. It takes a file, pretrained, untrained or auto"
+            f"image_features.weights: {path}: no such file, and no directory with a config.json. It takes a "
+            "file, a directory, a hub name with a slash, resnet50, resnet101, pretrained, untrained or auto"
         )
-    return path
+    return str(path)
 
 
-def require_text_weights(weights: str) -> str:
-    """The local directory of a text encoder, or its hub name as it is.
+def find_text_weights(weights: str) -> str:
+    """`pretrained`, `untrained`, a local directory, or a hub name.
 
     Raises:
         UserError: there is no such directory, or it has no config.json.
     """
-    if not is_path(weights):
+    if weights in ("pretrained", "untrained") or not is_path(weights):
         return weights
     path = Path(weights).expanduser()
     if not Path(path, "config.json").is_file():
@@ -60,5 +78,40 @@ def require_text_weights(weights: str) -> str:
 
 
 def is_path(weights: str) -> bool:
-    """Whether a text encoder is a local directory: a hub name has at most one slash and begins like none."""
-    return weights.startswith((".", "/", "~")) or weights.count("/") > 1 or Path(weights).exists()
+    """Whether it is a local file or directory: a hub name has at most one slash and begins like none."""
+    return (
+        weights.startswith((".", "/", "~"))
+        or weights.count("/") > 1
+        or weights.endswith(_FILES)
+        or Path(weights).exists()
+    )
+
+
+def describe_source(weights: str, seed: int, pretrained: str) -> str:
+    """Where an encoder comes from, without the folders that lead to it; `pretrained` in full."""
+    if weights == "untrained":
+        return f"untrained, seed {seed}"
+    if weights == "pretrained":
+        return pretrained
+    if not is_path(weights):
+        return weights
+    path = Path(weights).expanduser()
+    return f"local {'file' if path.is_file() else 'directory'} {path.name}"
+
+
+def read_local_config(folder: str, parameter: str) -> dict:
+    """The config.json of the local encoder that a parameter names.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("not an encoder's configuration")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{parameter}: {folder}: config.json cannot be read ({first_line(error)}). Either give another "
+            f"encoder (-S {parameter}=/path/to/encoder) or go without (-S {parameter}=untrained)"
+        ) from None
+    return config

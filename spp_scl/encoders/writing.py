@@ -3,11 +3,12 @@
 Shapes: as in `store`.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
@@ -15,8 +16,9 @@ import numpy as np
 
 from spp_scl.errors import UserError, is_disk_full
 from spp_scl.features.encoder import EncoderInfo
-from spp_scl.features.store import FORMAT, FeatureFile, crc, hash_tables
+from spp_scl.features.store import ARRAYS, FORMAT, FeatureFile, crc, hash_tables
 from spp_scl.files import require_space
+from spp_scl.options import Content
 from spp_scl.previous import previous_output
 
 # Seconds between two flushes: a killed run loses what it has computed since the last one.
@@ -25,15 +27,17 @@ _FLUSH_EVERY = 10
 
 @dataclass(frozen=True)
 class Layout:
-    """What a feature file is made for; an item is a picture's map, or a text's [CLS] and words.
+    """What a file is made for; an item is a picture's map or pixels, a text's vectors or tokens.
 
     Args:
         kind: `image` or `text`.
         ids: N ids.
-        tables: the arrays that assign features to rows: `index` or `offsets`.
+        tables: what belongs to no item alone: `index` or `offsets`, and more.
         keys: (items, 32) uint8, a SHA-256 of what the encoder gets for each item.
-        blank: (items,) whether an item is all zeros, without being encoded.
-        arrays: names and shapes of the features.
+        blank: (items,) whether an item is all zeros, or empty, without being encoded.
+        arrays: names and shapes of what is written item by item.
+        content: what that is.
+        attributes: what else a reader must know.
     """
 
     kind: str
@@ -42,6 +46,15 @@ class Layout:
     keys: np.ndarray
     blank: np.ndarray
     arrays: Mapping[str, tuple[int, ...]]
+    content: Content = "features"
+    attributes: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all arrays and tables."""
+        dtypes = ARRAYS[self.kind, self.content]
+        arrays = sum(dtypes[n].itemsize * int(np.prod(s, dtype=np.int64)) for n, s in self.arrays.items())
+        return arrays + sum(table.nbytes for table in self.tables.values())
 
 
 def image_layout(
@@ -52,13 +65,41 @@ def image_layout(
     return Layout("image", ids, {"index": index.astype(np.int64)}, keys, np.zeros(len(keys), bool), arrays)
 
 
+def pixels_layout(ids: Sequence[str], index: np.ndarray, keys: np.ndarray, side: tuple[int, int]) -> Layout:
+    """A file of prepared pictures, of height and width `side`."""
+    arrays, blank = {"pixels": (len(keys), 3, *side)}, np.zeros(len(keys), bool)
+    return Layout("image", ids, {"index": index.astype(np.int64)}, keys, blank, arrays, "inputs")
+
+
 def text_layout(
-    ids: Sequence[str], lengths: np.ndarray, keys: np.ndarray, blank: np.ndarray, layers: int, width: int
+    ids: Sequence[str],
+    lengths: np.ndarray,
+    keys: np.ndarray,
+    blank: np.ndarray,
+    states: tuple[int, int],
+    pieces: np.ndarray,
+    vocabulary: np.ndarray,
 ) -> Layout:
-    """A file of texts with `lengths` (N,) words."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    arrays = {"cls": (len(ids), layers, width), "words": (int(offsets[-1]), layers, width)}
-    return Layout("text", ids, {"offsets": offsets}, keys, blank, arrays)
+    """A file of texts with `lengths` (N,) words; `states` are layers and width; tables as in `store`."""
+    arrays = {"cls": (len(ids), *states), "words": (int(lengths.sum()), *states)}
+    tables = {"offsets": _offsets(lengths), "pieces": pieces, "vocabulary": vocabulary}
+    return Layout("text", ids, tables, keys, blank, arrays)
+
+
+def tokens_layout(
+    ids: Sequence[str],
+    lengths: np.ndarray,
+    keys: np.ndarray,
+    blank: np.ndarray,
+    attributes: Mapping[str, str | int],
+) -> Layout:
+    """A file of texts with `lengths` (N,) tokens, special ones included."""
+    arrays = {"tokens": (int(lengths.sum()),)}
+    return Layout("text", ids, {"offsets": _offsets(lengths)}, keys, blank, arrays, "inputs", attributes)
+
+
+def _offsets(lengths: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 class FeatureWriter:
@@ -71,8 +112,12 @@ class FeatureWriter:
         self.missing = list(range(len(file.keys)))
 
     def write(self, item: int, *parts: np.ndarray) -> None:
-        """Write a map (P, C), or a text's [CLS] (L, D) and words (T, L, D); float16."""
-        self._write(item, [parts[0][None], *parts[1:]])
+        """Write a map, pixels, a text's summary (L, D) and words (T, L, D), or its tokens (T,)."""
+        one_each = self._file.one_each
+        self._write(
+            item,
+            [part[None] if n in one_each else part for n, part in zip(self._file.arrays, parts, strict=True)],
+        )
         if time.monotonic() - self._flushed > _FLUSH_EVERY:
             self.flush()
 
@@ -93,7 +138,8 @@ class FeatureWriter:
         try:
             with h5py.File(path, "r") as opened:
                 other = FeatureFile(opened, self._file.kind)
-                if opened.attrs["format"] != FORMAT or other.encoder != self._file.encoder:
+                same = other.encoder == self._file.encoder and other.content == self._file.content
+                if opened.attrs["format"] != FORMAT or not same:
                     return
                 # Equal texts have equal keys, and a killed run may have encoded only one of them.
                 known = {key.tobytes(): item for item, key in enumerate(other.keys) if other.sums[item]}
@@ -112,8 +158,9 @@ class FeatureWriter:
             # Damaged or of an earlier format: then there is nothing to copy.
 
     def _write(self, item: int, parts: Sequence[np.ndarray]) -> None:
-        parts = [np.ascontiguousarray(part, np.float16) for part in parts]
-        for (name, array), part in zip(self._file.arrays.items(), parts, strict=True):
+        arrays = self._file.arrays
+        parts = [np.ascontiguousarray(p, a.dtype) for p, a in zip(parts, arrays.values(), strict=True)]
+        for (name, array), part in zip(arrays.items(), parts, strict=True):
             start, end = self._file.bounds[name][item], self._file.bounds[name][item + 1]
             if part.shape != (end - start, *array.shape[1:]):
                 raise ValueError(f"{name}: {part.shape} does not fit item {item}")
@@ -132,7 +179,7 @@ def writing(path: Path | str, layout: Layout, encoder: EncoderInfo) -> Iterator[
         UserError: the disk is full.
     """
     path = Path(path)
-    require_space(path, sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in layout.arrays.values()))
+    require_space(path, layout.size)
     aside, part = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.part.tmp")
     if part.exists():
         aside.unlink(missing_ok=True)  # its run ended while it still copied from the part
@@ -170,11 +217,14 @@ def _create(file: h5py.File, layout: Layout, encoder: EncoderInfo) -> None:
     # Strings of one length: HDF5 keeps others in a heap, slower and in no fixed order.
     ids = np.array([row_id.encode() for row_id in layout.ids])
     tables = {"ids": ids, **layout.tables, "keys": layout.keys}
+    attributes = json.dumps(dict(layout.attributes), sort_keys=True)
     file.attrs["format"] = FORMAT
     file.attrs["kind"] = layout.kind
+    file.attrs["content"] = layout.content
+    file.attrs["attributes"] = attributes
     file.attrs["encoder"] = encoder.to_json()
     file.attrs["fingerprint"] = encoder.fingerprint
-    file.attrs["tables"] = hash_tables(tables)
+    file.attrs["tables"] = hash_tables(tables, attributes)
     for name, table in tables.items():
         file.create_dataset(name, data=table)
     file.create_dataset("sums", data=np.zeros(len(layout.keys), np.uint32))
@@ -183,7 +233,8 @@ def _create(file: h5py.File, layout: Layout, encoder: EncoderInfo) -> None:
         # written first, and so on what is copied.
         early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        file.create_dataset(name, shape, "<f2", fill_time="never", dcpl=early)
+        dtype = ARRAYS[layout.kind, layout.content][name]
+        file.create_dataset(name, shape, dtype, fill_time="never", dcpl=early)
 
 
 def _reserve(file: h5py.File, path: Path) -> None:

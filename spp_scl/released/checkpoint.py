@@ -14,13 +14,14 @@ import spp_scl.encoders.torchvision_ops  # noqa: F401  (before transformers)
 # isort: split
 from transformers import AutoConfig, AutoTokenizer, BertModel
 
-from spp_scl.encoders.image import ImageEncoder
+from spp_scl.batches.batch import Sizes
+from spp_scl.encoders.image import load_image_encoder
 from spp_scl.encoders.state_dict import read_state_dict, require_fit
-from spp_scl.encoders.text import TextEncoder
+from spp_scl.encoders.text import load_text_encoder
 from spp_scl.errors import UserError, first_line
 from spp_scl.files import replacing
-from spp_scl.model.network import ModelConfig, SppScl
-from spp_scl.train.artifact import Artifact, save_model
+from spp_scl.methods.spp_scl import Params, SppScl
+from spp_scl.training.artifact import Artifact, save_model
 
 IMAGE_ENCODER, TEXT_ENCODER = "image_encoder.net.", "text_encoder.bert."
 
@@ -45,6 +46,30 @@ _NAMES = {
 
 # What evaluation never reads, and files of other versions of the libraries have or lack.
 _IGNORED = ("num_batches_tracked", "position_ids")
+
+# How the released code trains, as far as it decides a prediction or is told by `model.json`.
+_RELEASED = Params(
+    epochs=150,
+    batch_size=64,
+    learning_rate=1e-4,
+    weight_decay=1e-6,
+    lr_step=10,
+    lr_decay=0.5,
+    alpha=2 / 3,
+    fusion="batch",
+    dropout=0.2,
+    layers="attention",
+    modalities="both",
+    ce_weight=5.0,
+    intra_modal=True,
+    anchor_in_denominator=True,
+    step2="gated",
+    step2_forward="whole",
+    anchors="text",
+    gate="float32",
+    zero_grad="zeros",
+    temperature=0.07,
+)
 
 _NOT_RELEASED = "not a checkpoint in the released layout"
 
@@ -84,7 +109,8 @@ def make_model(state: Mapping[str, torch.Tensor], classes: Sequence[str]) -> Spp
             ours[_NAMES[prefix] + name.removeprefix(prefix)] = (name, tensor)
     _, weight = ours.get("text_branch.lstm.weight_ih_l0", ("", torch.empty(0, 768)))
     width = weight.shape[-1] if weight.dim() else 768
-    model = SppScl(ModelConfig(len(classes), width, "batch", dropout=0.2))
+    sizes = Sizes(len(classes), 4, width, 49, 2048, torch.zeros(0, 0))
+    model = SppScl(_RELEASED, sizes)
     wanted = model.state_dict()
     back = {value: key for key, value in _NAMES.items()}
     missing, misshapen, fitting = [], [], {}
@@ -130,15 +156,18 @@ def write_checkpoint(
         image = {n.removeprefix(IMAGE_ENCODER): t for n, t in state.items() if n.startswith(IMAGE_ENCODER)}
         resnet = aside / "resnet50.safetensors"
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in image.items()}, resnet)
-        ImageEncoder(str(resnet), seed=0)  # refuses what does not fit
+        load_image_encoder(str(resnet), seed=0)  # refuses what does not fit
         _write_bert(state, text_encoder, aside / "bert")
-        TextEncoder(str(aside / "bert"), 0, [], max_positions=202)
+        load_text_encoder(str(aside / "bert"), 0, [], max_positions=202)
         artifact = Artifact(
-            config=model.config,
+            method="spp_scl",
+            settings=model.params.model_dump(),
+            sizes=model.sizes.numbers(),
+            encoders={},
+            precision="fp32",
             classes=list(classes),
             features=None,
             trained_on=None,
-            batch_size=64,
             seed=42,
             threads=2,
             training={},

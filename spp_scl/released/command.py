@@ -68,6 +68,6 @@ def _experiment(dataset: str, folder: Path) -> str:
         "text_features.precision=fp32",
         f"image_features.weights={folder / 'resnet50.safetensors'}",
         f"text_features.weights={folder / 'bert'}",
-        f"model.weights={folder / 'model.safetensors'}",
+        f"train.weights={folder / 'model.safetensors'}",
     ]
     return "dvc exp run" + "".join(f" \\\n    -S {shlex.quote(override)}" for override in overrides)

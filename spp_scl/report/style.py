@@ -21,6 +21,7 @@ SCORE_NAMES = {
     "accuracy": "accuracy",
     "f1_weighted": "weighted F1",
     "f1_macro": "macro F1",
+    "f1_positive": "F1 of the positive class",
     "precision_weighted": "weighted precision",
     "recall_weighted": "weighted recall",
     "loss": "cross entropy",

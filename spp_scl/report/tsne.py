@@ -1,7 +1,7 @@
-"""t-SNE (van der Maaten and Hinton 2008) of the test set, in the fused space and in the two branches'."""
+"""t-SNE (van der Maaten and Hinton 2008) of the test set, in the spaces that the method names."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,32 +16,26 @@ from threadpoolctl import threadpool_limits
 from spp_scl.progress import progress
 from spp_scl.report.style import as_math, class_styles, save_figure
 
-# What each space is, for the picture.
-SPACES = {
-    "fused": "SPP-SCL: the 64-vector before the classifier",
-    "text": "text branch: T_p",
-    "image": "image branch: I_p",
-}
 
-
-def project(embeddings: pd.DataFrame, perplexity: float, seed: int) -> pd.DataFrame:
+def project(embeddings: pd.DataFrame, spaces: Sequence[str], perplexity: float, seed: int) -> pd.DataFrame:
     """Two coordinates for each row in each space: id, label, prediction, `<space>_x`, `<space>_y`.
 
     Args:
-        embeddings: id, label, prediction and a column of vectors for each of `SPACES`.
+        embeddings: id, label, prediction and a column of vectors for each space.
+        spaces: the columns.
         perplexity: about the number of neighbors of a point; lowered where there are too few points.
         seed: draws the initial state.
     """
     perplexity = min(perplexity, (len(embeddings) - 1) / 3)
     coordinates = embeddings[["id", "label", "prediction"]].reset_index(drop=True)
-    vectors = [np.stack(embeddings[space].to_list()).astype(np.float64) for space in SPACES]
+    vectors = [np.stack(embeddings[space].to_list()).astype(np.float64) for space in spaces]
     embed = partial(_embed, perplexity=perplexity, seed=seed)
     # A process a space; for few points, starting one would take longer than the t-SNE. Not forked: a copy of
     # a process whose threads are at work may hang.
-    with ProcessPoolExecutor(len(SPACES), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, len(spaces)), multiprocessing.get_context("spawn")) as pool:
         jobs = pool.map(embed, vectors) if len(embeddings) > 500 else map(embed, vectors)
-        spaces = progress(SPACES, desc="t-SNE", unit="pictures")
-        for space, embedded in zip(spaces, jobs, strict=True):
+        bar = progress(spaces, desc="t-SNE", unit="pictures")
+        for space, embedded in zip(bar, jobs, strict=True):
             coordinates[f"{space}_x"], coordinates[f"{space}_y"] = embedded.T
     return coordinates
 
@@ -63,7 +57,7 @@ def scatter(ax: Axes, coordinates: pd.DataFrame, space: str, classes: Sequence[s
     Args:
         ax: to draw on.
         coordinates: see `project`.
-        space: of `SPACES`.
+        space: one of them.
         classes: in the data set's order, which gives each its color and marker.
     """
     size = float(np.clip(9000 / len(coordinates), 6, 40))
@@ -76,10 +70,27 @@ def scatter(ax: Axes, coordinates: pd.DataFrame, space: str, classes: Sequence[s
     ax.set_yticks([])
 
 
-def draw_tsne(path: Path | str, coordinates: pd.DataFrame, classes: Sequence[str], title: str) -> None:
-    """Draw the three spaces side by side; `path`: see `save_figure`, the rest: see `scatter`."""
-    figure, axes = plt.subplots(1, len(SPACES), figsize=(15, 5.6), layout="constrained")
-    for (space, name), ax in zip(SPACES.items(), axes, strict=True):
+def draw_tsne(
+    path: Path | str,
+    coordinates: pd.DataFrame,
+    spaces: Mapping[str, str],
+    classes: Sequence[str],
+    title: str,
+) -> None:
+    """Draw the spaces side by side.
+
+    Args:
+        path: see `save_figure`.
+        coordinates: see `project`.
+        spaces: their names, and what they are.
+        classes: see `scatter`.
+        title: of the picture.
+    """
+    figure, drawn = plt.subplots(
+        1, len(spaces), figsize=(max(7, 5 * len(spaces)), 5.6), layout="constrained", squeeze=False
+    )
+    axes = drawn[0]
+    for (space, name), ax in zip(spaces.items(), axes, strict=True):
         scatter(ax, coordinates, space, classes)
         ax.set_title(as_math(name))
         if not np.ptp(coordinates[f"{space}_x"]):

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from spp_scl.errors import UserError
-from spp_scl.train.artifact import load_model
+from spp_scl.training.artifact import load_model
 from tests.pipeline import damaged_objects, ran, run, snapshot, stage, temporary_files
 
 # The file, the stage that makes it, one that reads it.

@@ -10,8 +10,8 @@ PROCESSES = 16
 FIRST_CALL = """
 import hashlib
 import torch
-from spp_scl.model.bilstm import bilstm
-from spp_scl.model.packing import pack
+from spp_scl.methods.shared.bilstm import bilstm
+from spp_scl.batches.packing import pack
 
 torch.set_num_threads(2)
 torch.manual_seed(0)

@@ -3,20 +3,27 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
+from torch import nn
 
+from spp_scl.batches.batch import Sizes
+from spp_scl.batches.data import Data
+from spp_scl.batches.inputs import InputStore
+from spp_scl.encoders.image import rebuild_image_encoder
+from spp_scl.encoders.text import rebuild_text_encoder
 from spp_scl.errors import UserError, first_line
 from spp_scl.files import replacing, write_json
-from spp_scl.model.data import Data
-from spp_scl.model.network import ModelConfig, SppScl
+from spp_scl.methods import check_settings, load_method
+from spp_scl.methods.shared.method import Method
 from spp_scl.previous import damaged_output
 
-_FORMAT = 4
+_FORMAT = 5
 _AGAIN = "train it again with `dvc repro train --force`"
 
 
@@ -25,27 +32,39 @@ class Artifact:
     """What a model needs beside its weights.
 
     Args:
-        config: of the network.
+        method: its name.
+        settings: its parameters.
+        sizes: what its network was built for, see `Sizes.numbers`.
+        encoders: what rebuilds those that were in the loop, whose weights are among the model's; empty for
+            frozen ones.
+        precision: in which these compute.
         classes: names, in the order of the logits.
         features: the fingerprint of the encoders whose features it was trained on; None: not known.
         trained_on: a hash of the training tweets' ids (`hash_ids`); None: not known.
-        batch_size: and
-        seed: of the training, which `fusion: batch` repeats in prediction.
+        seed: of the training, which draws the order of a method that couples a batch in prediction too.
         threads: of the CPU, in training and in prediction.
         training: the summary of the training; empty for a model that was not trained here.
     """
 
-    config: ModelConfig
+    method: str
+    settings: Mapping[str, Any]
+    sizes: Mapping[str, Any]
+    encoders: Mapping[str, Mapping[str, Any]]
+    precision: str
     classes: list[str]
     features: str | None
     trained_on: str | None
-    batch_size: int
     seed: int
     threads: int
     training: Mapping[str, float | int | bool | None]
 
+    @property
+    def batch_size(self) -> int:
+        """Of the training, and of prediction."""
+        return int(self.settings["batch_size"])
 
-def save_model(path: Path | str, model: SppScl, artifact: Artifact) -> None:
+
+def save_model(path: Path | str, model: Method, artifact: Artifact) -> None:
     """Write the weights to `path` (.safetensors) and the rest beside it (.json)."""
     path = Path(path)
     state = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -56,7 +75,7 @@ def save_model(path: Path | str, model: SppScl, artifact: Artifact) -> None:
         write_json(description, {"format": _FORMAT, "sha256": _hash(content, values), **values})
 
 
-def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
+def load_model(path: Path | str) -> tuple[Method, Artifact]:
     """Read a model, on the CPU, in evaluation mode.
 
     Raises:
@@ -73,16 +92,38 @@ def load_model(path: Path | str) -> tuple[SppScl, Artifact]:
         known, content = values.pop("sha256"), path.read_bytes()
         if known != _hash(content, values):
             raise ValueError("they differ from their hash")
-        artifact = Artifact(**{**values, "config": ModelConfig(**values["config"])})
-        state = safetensors.torch.load(content)
-        model = SppScl(artifact.config)
-        model.load_state_dict(state)
+        artifact = Artifact(**values)
+        model = _build(artifact)
+        model.load_state_dict(safetensors.torch.load(content))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_AGAIN}") from None
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         why = f"or not the model that {description.name} describes: {first_line(error)}"
         raise damaged_output(why, path, description) from None
     return model.eval(), artifact
+
+
+def _build(artifact: Artifact) -> Method:
+    settings = check_settings(artifact.method, dict(artifact.settings))
+    model = load_method(artifact.method).network(settings, Sizes.of_numbers(dict(artifact.sizes)))
+    if artifact.encoders:
+        rebuild = {"image": rebuild_image_encoder, "text": rebuild_text_encoder}
+        model.encoders = nn.ModuleDict({k: rebuild[k](dict(about)) for k, about in artifact.encoders.items()})
+    return model
+
+
+def place_model(model: Method, artifact: Artifact, data: Data) -> Data:
+    """Bring a loaded model to the data's device.
+
+    Returns:
+        The data; where the model has its own encoders, validation and test data as these encode them.
+    """
+    model.to(data.source.device)
+    if not (artifact.encoders and isinstance(data.source, InputStore)):
+        return data
+    data.source.use(model.encoders, artifact.precision)
+    rows = torch.cat([data.rows["valid"], data.rows["test"]])
+    return replace(data, source=data.source.encode(rows, artifact.batch_size))
 
 
 def hash_ids(ids: Sequence[str]) -> str:
@@ -108,23 +149,32 @@ def require_features(artifact: Artifact, features: str, classes: list[str], path
 
 
 def require_usable(artifact: Artifact, data: Data, path: Path | str) -> None:
-    """Refuse a model file (`model.weights`) that cannot be tested on this data.
+    """Refuse a model file (`train.weights`) that cannot be tested on this data.
 
     Raises:
         UserError: it takes other features, has other classes, or was trained on other tweets.
     """
     require_features(artifact, data.fingerprint, data.classes, path)
-    if artifact.config.text_width != data.text_width:
+    known, own = (_list(sizes) for sizes in (artifact.sizes, data.source.sizes(len(data.classes)).numbers()))
+    if not artifact.encoders and known != own:
         raise UserError(
-            f"model.weights: {path}: the model takes texts of width {artifact.config.text_width}, and the "
-            f"text encoder's is {data.text_width}; choose its own encoder (text_features.weights)"
+            f"train.weights: {path}: the model takes features of {known}, and these are of {own}; choose its "
+            "own encoders (image_features.weights, text_features.weights)"
+        )
+    if artifact.encoders and not isinstance(data.source, InputStore):
+        raise UserError(
+            f"train.weights: {path}: the model has encoders of its own; it takes encoders=finetuned"
         )
     if artifact.trained_on not in (None, hash_ids(data.ids("train"))):
         raise UserError(
-            f"model.weights: {path}: the model was trained on other tweets than this split's, and would be "
+            f"train.weights: {path}: the model was trained on other tweets than this split's, and would be "
             "tested on some of them; choose the split that it was trained with"
         )
 
 
 def _hash(weights: bytes, values: Mapping[str, Any]) -> str:
     return hashlib.sha256(weights + json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _list(sizes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {sizes[name]}" for name in ("layers", "text_width", "positions", "channels"))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from spp_scl.model.packing import Packing
+from spp_scl.batches.packing import Packing
 
 # MKL chooses its kernels in the first call of a process; when two threads make that call at once, one may get
 # another kernel, and other last digits.

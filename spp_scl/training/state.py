@@ -2,17 +2,18 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from spp_scl.model.network import ModelConfig, SppScl
-from spp_scl.params import TrainParams
-from spp_scl.train.gate import Gate
-from spp_scl.train.log import TrainingLog
+from spp_scl.batches.data import Data
+from spp_scl.methods.shared.method import Method
+from spp_scl.training.log import TrainingLog
+from spp_scl.training.recipe import TrainingRecipe, make_method
+from spp_scl.training.updates import Updates
 
-_WITH_STATE = ("model", "optimizer", "scheduler")
+_WITH_STATE = ("model", "updates")
 _PLAIN = ("epoch", "best_epoch", "best_value", "best_weights")
 
 
@@ -22,40 +23,35 @@ class TrainingState:
 
     Args:
         model: and
-        optimizer: and
-        scheduler: of the learning rate, an epoch.
+        updates: its optimizer and schedule.
         shuffle: draws the batches.
         log: the rows so far.
-        gates: of every batch so far that had one.
         epoch: how many have run.
         best_epoch: the best one so far on validation data, counted from 1.
         best_value: its metric.
         best_weights: the network's state after it.
     """
 
-    model: SppScl
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
+    model: Method
+    updates: Updates
     shuffle: torch.Generator
-    log: TrainingLog = field(default_factory=TrainingLog)
-    gates: list[Gate] = field(default_factory=list)
+    log: TrainingLog
     epoch: int = 0
     best_epoch: int = 0
     best_value: float = -1.0
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def start(
-        cls, config: ModelConfig, params: TrainParams, seed: int, device: torch.device
-    ) -> "TrainingState":
+    def start(cls, recipe: TrainingRecipe, data: Data, seed: int) -> "TrainingState":
         """Before the first epoch; `seed` draws the weights, the batches and dropout."""
-        torch.manual_seed(seed)
-        model = SppScl(config).to(device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
+        model = make_method(recipe, data, seed)
+        batches = -(-len(data.rows["train"]) // recipe.settings.batch_size)
+        return cls(
+            model,
+            Updates(model, recipe, batches),
+            torch.Generator().manual_seed(seed),
+            TrainingLog.of(type(model)),
         )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, params.lr_step, params.lr_decay)
-        return cls(model, optimizer, scheduler, torch.Generator().manual_seed(seed))
 
     def exhausted(self, patience: int) -> bool:
         """Whether too many epochs have gone by without a better one."""
@@ -74,7 +70,6 @@ class TrainingState:
             **{name: getattr(self, name) for name in _PLAIN},
             "batches": self.log.batches,
             "epochs": self.log.epochs,
-            "gates": [astuple(gate) for gate in self.gates],
             "shuffle": self.shuffle.get_state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all(),
@@ -86,8 +81,7 @@ class TrainingState:
             getattr(self, name).load_state_dict(state[name])
         for name in _PLAIN:
             setattr(self, name, state[name])
-        self.log = TrainingLog(state["batches"], state["epochs"])
-        self.gates = [Gate(*values) for values in state["gates"]]
+        self.log.batches, self.log.epochs = state["batches"], state["epochs"]
         self.shuffle.set_state(state["shuffle"])
         torch.set_rng_state(state["random"])
         torch.cuda.set_rng_state_all(state["random_cuda"])

@@ -13,8 +13,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
-# What is reported of the gates of several batches, each a share of the batches or a mean over them.
-GATE = ("step2_share", "step2_share_float32", "count_over_p", "saturated_share")
+# What a batch's log has, and the mean over the batches in the summary.
+_SUMMARY = {
+    "step2": "step2_share",
+    "step2_float32": "step2_share_float32",
+    "count_over_p": "count_over_p",
+    "saturated_share": "saturated_share",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,16 @@ class Gate:
     def count_over_p(self) -> float:
         """What alpha is compared with."""
         return self.count / self.positives
+
+    def log(self) -> dict[str, float | None]:
+        """For the log of the training, and for `summarize_gates`."""
+        return {
+            "step2": int(self.step2),
+            "step2_float32": int(self.step2_float32),
+            "count_over_p": self.count_over_p,
+            "saturated_share": self.saturated,
+            "alpha_from": self.alpha_from,
+        }
 
 
 @torch.no_grad()
@@ -103,46 +118,54 @@ def _smallest_alpha(count: int, positives: int) -> float:
     return alpha
 
 
-def gate_means(gates: Sequence[Gate]) -> dict[str, float]:
-    """`GATE`, of at least one gate."""
-    values = [(g.step2, g.step2_float32, g.count_over_p, g.saturated) for g in gates]
-    return dict(zip(GATE, map(fmean, zip(*values, strict=True)), strict=True))
-
-
-def summarize_gates(gates: Sequence[Gate]) -> dict[str, float | bool | None]:
-    """What the metrics say of all gates of a run; without any, that step 2 ran in no batch.
+def summarize_gates(rows: Sequence[Mapping[str, float]]) -> dict[str, float | int | bool | None]:
+    """What the metrics say of all gates of a training; without any, that step 2 ran in no batch.
 
     When step 2 ran in every batch, `alpha_bound` is the alpha from which on every other one gives this same
     model; when in none, the one below which; None where alpha mattered or did not decide.
+
+    Args:
+        rows: `Gate.log` of each batch that had a gate, and rows of others.
     """
+    gates = [row for row in rows if "step2" in row]
     if not gates:
-        return {**dict.fromkeys(GATE), "step2_share": 0.0, "alpha_mattered": False, "alpha_bound": None}
-    means = gate_means(gates)
+        nothing = dict.fromkeys(_SUMMARY.values())
+        return {**nothing, "step2_share": 0.0, "alpha_mattered": False, "alpha_bound": None}
+    means = {name: fmean(row[key] for row in gates) for key, name in _SUMMARY.items()}
     mattered = 0 < means["step2_share"] < 1
-    bounds = [g.alpha_from for g in gates if g.alpha_from is not None]
+    bounds = [row["alpha_from"] for row in gates if row.get("alpha_from") is not None]
     bound = None
     if bounds and not mattered:
         bound = max(bounds) if means["step2_share"] else min(bounds)
     return {**means, "alpha_mattered": mattered, "alpha_bound": bound}
 
 
-def describe_gate(training: Mapping[str, Any]) -> str:
-    """One plain sentence on the gate."""
-    if not training:
-        return (
-            "The model was not trained here: nothing is known of its gate, nor whether some of the test "
-            "tweets trained it."
-        )
-    share = training["step2_share"]
-    if training["count_over_p"] is None:
-        return "There was no gate: step 2 was not to run, whatever alpha is."
-    if training["alpha_mattered"]:
-        return f"Step 2 ran in {share:.1%} of the batches."
+def describe_gate(summary: Mapping[str, Any]) -> list[str]:
+    """What the gates of a training did, in sentences.
+
+    Args:
+        summary: see `summarize_gates`.
+    """
+    share, mattered = summary["step2_share"], summary["alpha_mattered"]
+    if summary["count_over_p"] is None:
+        return ["There was no gate: step 2 was not to run, whatever alpha is."]
+    return [
+        f"Step 2 ran in {share:.1%} of the batches." if mattered else _describe_bound(summary),
+        f"{_percent(summary['saturated_share'])} of all pairs have a float32 sigmoid of exactly 1; compared "
+        f"there, step 2 would have run in {_percent(summary['step2_share_float32'])} of the batches.",
+    ]
+
+
+def _describe_bound(summary: Mapping[str, Any]) -> str:
+    share, bound = summary["step2_share"], summary["alpha_bound"]
     ran = f"Step 2 ran in {'every batch' if share == 1 else 'no batch'} of the whole run"
-    bound = training["alpha_bound"]
     if bound is None:
         return f"{ran}, whatever alpha is."
     # Rounded to where the sentence stays true.
     if share == 1:
         return f"{ran}: every alpha from {math.ceil(bound * 1e4) / 1e4} on gives this same model."
     return f"{ran}: every alpha below {math.floor(bound * 1e4) / 1e4} gives this same model."
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

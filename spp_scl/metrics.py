@@ -54,6 +54,8 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Accuracy, F1, precision and recall over classes, cross entropy (`loss`), and `f1`, a dict by class.
 
+    For two classes also `f1_positive`, the F1 of the last one, which several papers on sarcasm call F1.
+
     Args:
         logits: (n, C) float32.
         labels: (n,) int64.
@@ -61,8 +63,11 @@ def classification_metrics(
     """
     matrix = confusion_matrix(labels.numpy(), logits.argmax(dim=1).numpy(), len(classes))
     each = scores_per_class(matrix)["f1"]
+    values = scores(matrix)
+    if len(classes) == 2:
+        values["f1_positive"] = each[-1]
     return {
-        **{name: float(value) for name, value in scores(matrix).items()},
+        **{name: float(value) for name, value in values.items()},
         "loss": float(F.cross_entropy(logits, labels)),
         "f1": {name: float(each[code]) for code, name in enumerate(classes)},
     }

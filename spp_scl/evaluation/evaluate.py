@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from spp_scl.model.data import Data
-from spp_scl.model.inference import predict
-from spp_scl.model.metrics import classification_metrics, confusion_matrix, scores_per_class
-from spp_scl.model.network import SppScl
-from spp_scl.train.artifact import Artifact
+from spp_scl.batches.data import Data
+from spp_scl.methods.shared.method import Method
+from spp_scl.methods.shared.prediction import predict
+from spp_scl.metrics import classification_metrics, confusion_matrix, scores_per_class
+from spp_scl.training.artifact import Artifact
 
 EVALUATED = ("valid", "test")
 
@@ -22,7 +22,7 @@ class Evaluation:
         metrics: nested by split, and `train` with the summary of the training.
         predictions: id, split, text, label, prediction, and a probability a class (`p_<class>`).
         per_class: split, class, precision, recall, f1, support.
-        embeddings: id, split, label, prediction, and the vectors fused (64), text (32), image (32).
+        embeddings: id, split, label, prediction, and a column of vectors for each of the method's spaces.
         logits: (n, C), of the test set.
     """
 
@@ -33,15 +33,14 @@ class Evaluation:
     logits: torch.Tensor
 
 
-def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
-    """Evaluate a model, as `load_model` returns it, on validation and test data."""
+def evaluate(model: Method, artifact: Artifact, data: Data) -> Evaluation:
+    """Evaluate a model, as `place_model` returns it, on validation and test data."""
     torch.set_num_threads(artifact.threads)
-    model = model.to(data.features.device)
     metrics: dict[str, dict] = {}
     predictions, per_class, embeddings = [], [], []
     for name in EVALUATED:
         rows = data.rows[name]
-        output = predict(model, data.features, rows, artifact.batch_size, artifact.seed, desc=name)
+        output = predict(model, data.source, rows, artifact.batch_size, artifact.seed, desc=name)
         codes = output.logits.argmax(dim=1).numpy()
         metrics[name] = classification_metrics(output.logits, data.labels[rows], data.classes)
         each = scores_per_class(confusion_matrix(data.labels[rows].numpy(), codes, len(data.classes)))
@@ -58,7 +57,7 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
         )
         probabilities = output.logits.softmax(dim=1).numpy()
         predictions.append(found.join(pd.DataFrame(probabilities, columns=[f"p_{c}" for c in data.classes])))
-        vectors = {space: list(getattr(output, space).numpy()) for space in ("fused", "text", "image")}
+        vectors = {space: list(each.numpy()) for space, each in output.vectors.items()}
         embeddings.append(found.drop(columns="text").assign(**vectors))
     return Evaluation(
         {**metrics, "train": dict(artifact.training)},
@@ -69,12 +68,21 @@ def evaluate(model: SppScl, artifact: Artifact, data: Data) -> Evaluation:
     )
 
 
+_COLUMNS = {
+    "accuracy": "accuracy",
+    "f1_weighted": "weighted F1",
+    "f1_macro": "macro F1",
+    "f1_positive": "positive F1",
+    "loss": "loss",
+}
+
+
 def describe(evaluation: Evaluation) -> str:
-    """The metrics, in a few lines for the terminal."""
-    lines = ["", f"{'':8}{'accuracy':>10}{'weighted F1':>13}{'macro F1':>10}{'loss':>8}"]
-    for name in EVALUATED:
-        m = evaluation.metrics[name]
-        lines.append(
-            f"{name:8}{m['accuracy']:>10.4f}{m['f1_weighted']:>13.4f}{m['f1_macro']:>10.4f}{m['loss']:>8.4f}"
-        )
+    """The metrics, in a few lines for the terminal; the positive class's F1 where there are two classes."""
+    columns = {k: name for k, name in _COLUMNS.items() if k in evaluation.metrics[EVALUATED[0]]}
+    widths = {k: max(len(name), 6) + 2 for k, name in columns.items()}
+    lines = ["", " " * 8 + "".join(f"{columns[k]:>{width}}" for k, width in widths.items())]
+    for split in EVALUATED:
+        values = evaluation.metrics[split]
+        lines.append(f"{split:8}" + "".join(f"{values[k]:>{width}.4f}" for k, width in widths.items()))
     return "\n".join(lines)

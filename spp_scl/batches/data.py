@@ -8,11 +8,21 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from spp_scl.batches.batch import FeatureStore, Source
+from spp_scl.batches.inputs import InputStore
 from spp_scl.clean.table import SPLITS, read_clean, read_parquet
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device
-from spp_scl.features.store import fingerprint, read_images, read_texts, require_rows
-from spp_scl.model.batches import FeatureStore
+from spp_scl.features.store import (
+    ImageFeatures,
+    ImageInputs,
+    TextFeatures,
+    TextInputs,
+    fingerprint,
+    read_images,
+    read_texts,
+    require_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,7 @@ class Data:
         selection: the metric on validation data that chooses the epoch, `f1_weighted` or `f1_macro`.
         labels: (N,) int64, on the CPU.
         rows: for train, valid and test, (n,) int64.
-        features: of all N rows.
-        text_width: of the text encoder.
+        source: gives batches of the N rows.
         fingerprint: of both encoders.
         digest: a hash of selection, labels, split and features.
     """
@@ -36,8 +45,7 @@ class Data:
     selection: str
     labels: torch.Tensor
     rows: Mapping[str, torch.Tensor]
-    features: FeatureStore
-    text_width: int
+    source: Source
     fingerprint: str
     digest: str
 
@@ -76,21 +84,30 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
     for name in SPLITS:
         ids = assigned.loc[assigned["split"] == name, "id"]
         rows[name] = torch.tensor(row_of[ids].to_numpy(), dtype=torch.int64)
-    image_features, text_features = read_images(images), read_texts(texts)
-    require_rows(image_features, table["id"].tolist(), images)
-    require_rows(text_features, table["id"].tolist(), texts)
+    image_file, text_file = read_images(images), read_texts(texts)
+    require_rows(image_file, table["id"].tolist(), images)
+    require_rows(text_file, table["id"].tolist(), texts)
     labels = torch.tensor(table["label"].cat.codes.to_numpy(), dtype=torch.int64)
-    digest = hashlib.sha256(f"{selection} {image_features.digest} {text_features.digest}".encode())
+    digest = hashlib.sha256(f"{selection} {image_file.digest} {text_file.digest}".encode())
     for part in (labels, *rows.values()):
         digest.update(part.numpy().tobytes())
+    source: Source
+    if isinstance(image_file, ImageFeatures) and isinstance(text_file, TextFeatures):
+        source = FeatureStore(image_file, text_file, labels, choose_device())
+    elif isinstance(image_file, ImageInputs) and isinstance(text_file, TextInputs):
+        source = InputStore(image_file, text_file, labels, choose_device())
+    else:
+        raise UserError(
+            f"{images} and {texts}: one holds features and the other what encoders read; rebuild both with "
+            "`dvc repro`"
+        )
     return Data(
         table,
         [str(name) for name in table["label"].cat.categories],
         selection,
         labels,
         rows,
-        FeatureStore(image_features, text_features, choose_device()),
-        text_features.words.shape[2],
-        fingerprint(image_features, text_features),
+        source,
+        fingerprint(image_file, text_file),
         digest.hexdigest(),
     )

@@ -5,19 +5,18 @@ import json
 import logging
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from spp_scl.batches.data import Data
 from spp_scl.errors import first_line
 from spp_scl.features.device import describe_hardware
 from spp_scl.features.encoder import hash_code
 from spp_scl.files import replacing
-from spp_scl.model.data import Data
-from spp_scl.model.network import ModelConfig
+from spp_scl.training.recipe import TrainingRecipe
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +48,29 @@ def load_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     return state
 
 
-def training_key(data: Data, config: ModelConfig, settings: Mapping[str, Any]) -> str:
-    """A hash of all that decides a training: data, network, settings, libraries, hardware and code.
+def training_key(data: Data, recipe: TrainingRecipe, settings: Mapping[str, Any]) -> str:
+    """A hash of all that decides a training: data, recipe, settings, libraries, hardware and code.
 
     Args:
         data: as it is trained on.
-        config: of the network.
+        recipe: the method and its parameters.
         settings: every other argument of `train` that matters, as JSON takes it.
     """
     facts = [
         data.digest,
-        asdict(config),
+        recipe.numbers(),
         settings,
         np.__version__,
         torch.__version__,
-        describe_hardware(data.features.device),
+        describe_hardware(data.source.device),
         # Else an interrupted training could go on under other code, while dvc.lock names the new one alone.
-        hash_code("features/*.py", "model/*.py", "train/*.py"),
+        hash_code(
+            *(
+                f"{folder}/*.py"
+                for folder in ("features", "batches", "encoders", "methods/shared", "training")
+            ),
+            f"methods/{recipe.method}.py",
+            "metrics.py",
+        ),
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

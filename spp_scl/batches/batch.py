@@ -1,0 +1,155 @@
+"""Batches, gathered from features that lie in memory as they are stored.
+
+Shapes: B batch, W words in all, M pictures in all, P picture positions, C channels, L layers, D text width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import torch
+
+from spp_scl.batches.packing import Packing, pack
+from spp_scl.features.store import ImageFeatures, TextFeatures
+
+
+@dataclass(frozen=True)
+class Text:
+    """Hidden states: of the `words`, (W, L, D), and of what stands for a whole text, `cls` (B, L, D)."""
+
+    words: torch.Tensor
+    cls: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees of some rows, the longest text first.
+
+    What a method does not ask for is not gathered. Where the encoders are in the loop, each call of `text`
+    and of `image` runs one: with the weights of that moment, and with dropout of its own in training.
+
+    Args:
+        order: (B,) int64, on the CPU; of the rows asked for, which one is where.
+        labels: (B,) int64.
+        packing: of the words.
+        has_text: (B,) false for a blank text.
+        has_image: (B,) false for a blank picture.
+        text: gives `Text`; a blank text has no words and a cls of zeros.
+        image: gives (M, P, C), the maps of the rows that have a picture, in their order.
+        pieces: gives (W,) int64, the words' ids in the text encoder's vocabulary.
+    """
+
+    order: torch.Tensor
+    labels: torch.Tensor
+    packing: Packing
+    has_text: torch.Tensor
+    has_image: torch.Tensor
+    text: Callable[[], Text]
+    image: Callable[[], torch.Tensor]
+    pieces: Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a method's network is built for.
+
+    Args:
+        classes: how many.
+        layers: L, of the text encoder, the last ones.
+        text_width: D.
+        positions: P.
+        channels: C.
+        vocabulary: (V, E), the text encoder's own vectors of word pieces.
+    """
+
+    classes: int
+    layers: int
+    text_width: int
+    positions: int
+    channels: int
+    vocabulary: torch.Tensor
+
+    def numbers(self) -> dict[str, int | list[int]]:
+        """Everything but the vectors, for a file."""
+        return {**vars(self), "vocabulary": list(self.vocabulary.shape)}
+
+    @classmethod
+    def of_numbers(cls, numbers: dict) -> "Sizes":
+        """For a network whose weights, the vectors of word pieces among them, come from a file."""
+        return cls(**{**numbers, "vocabulary": torch.zeros(numbers["vocabulary"])})
+
+
+class Source(Protocol):
+    """Where batches come from.
+
+    Args:
+        device: of their tensors.
+        lengths: (N,) words of each row's text.
+    """
+
+    device: torch.device
+    lengths: torch.Tensor
+
+    def sizes(self, classes: int) -> Sizes:
+        """For a network that takes these batches."""
+        ...
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """Gather rows, (B,) int64 on the CPU, onto the device; the longest text comes first."""
+        ...
+
+
+class FeatureStore:
+    """All rows' features in float16, on the GPU where they fit, else in main memory."""
+
+    def __init__(
+        self, images: ImageFeatures, texts: TextFeatures, labels: torch.Tensor, device: torch.device
+    ):
+        self.device = device
+        self.lengths = texts.offsets.diff()
+        self._labels = labels
+        self._starts = texts.offsets[:-1]
+        self._index = images.index
+        fits = _fits(device, texts.words, images.maps, texts.cls)
+        storage = device if fits else torch.device("cpu")
+        self._words, self._maps, self._cls = (t.to(storage) for t in (texts.words, images.maps, texts.cls))
+        self._pieces, self._vocabulary = texts.pieces, texts.vocabulary
+
+    def sizes(self, classes: int) -> Sizes:
+        """See `Source`."""
+        _, layers, width = self._words.shape
+        _, positions, channels = self._maps.shape
+        return Sizes(classes, layers, width, positions, channels, self._vocabulary.float())
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """See `Source`."""
+        order = self.lengths[rows].argsort(descending=True, stable=True)
+        rows = rows[order]
+        lengths = self.lengths[rows]
+        packing = pack(lengths, self.device)
+        words = self._starts[rows].to(self.device)[packing.text] + packing.time
+        index = self._index[rows]
+        has_image = index >= 0
+        return Batch(
+            order=order,
+            labels=self._labels[rows].to(self.device),
+            packing=packing,
+            has_text=(lengths > 0).to(self.device),
+            has_image=has_image.to(self.device),
+            # Gathered once, however often they are asked for.
+            text=cache(lambda: Text(self._take(self._words, words), self._take(self._cls, rows))),
+            image=cache(lambda: self._take(self._maps, index[has_image])),
+            pieces=cache(lambda: self._pieces[words.cpu()].to(self.device, torch.int64)),
+        )
+
+    def _take(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return features[index.to(features.device)].to(self.device).float()
+
+
+def _fits(device: torch.device, *tensors: torch.Tensor) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    # A fifth stays free for the network, its gradients and the batches.
+    return sum(t.numel() * t.element_size() for t in tensors) < 0.8 * free

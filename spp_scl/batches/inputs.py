@@ -1,0 +1,162 @@
+"""Batches from prepared inputs, with the encoders in the loop.
+
+Shapes: B batch, T token positions, W words in all, M pictures in all, L layers, D text width.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from spp_scl.batches.batch import Batch, FeatureStore, Sizes, Text
+from spp_scl.batches.packing import pack
+from spp_scl.features.device import autocast
+from spp_scl.features.store import ImageFeatures, ImageInputs, TextFeatures, TextInputs
+from spp_scl.progress import progress
+
+
+class InputStore:
+    """All rows' token ids and pixels; `use` says through which encoders they go.
+
+    An encoder runs in each call of a batch's `text` and `image`: in training mode, and with gradients, as the
+    module that holds it is set.
+    """
+
+    def __init__(self, images: ImageInputs, texts: TextInputs, labels: torch.Tensor, device: torch.device):
+        self.device = device
+        self._labels, self._texts, self._images = labels, texts, images
+        self._index, self._pixels = images.index, images.pixels
+        self._tokens = texts.offsets.diff()
+        around = texts.prefix + texts.suffix
+        positions = self._tokens
+        if texts.padding == "kept":
+            positions = torch.where(self._tokens > 0, texts.max_positions, 0)
+        self.lengths = (positions - around).clamp(min=0)
+        self._encoders: dict[str, Any] = {}
+        self._precision = "fp32"
+
+    def use(self, encoders: nn.ModuleDict, precision: str) -> None:
+        """Take these encoders, `text` and `image` or one of them, from now on.
+
+        Args:
+            encoders: on the device; whether they are trained is theirs (`requires_grad`).
+            precision: `fp32`, `bf16` or `fp16`, in which they compute; what they give is float32.
+        """
+        self._encoders, self._precision = dict(encoders.items()), precision
+
+    def sizes(self, classes: int) -> Sizes:
+        """See `Source`; an encoder that is not in use counts 0."""
+        text, image = (self._encoders.get(name) for name in ("text", "image"))
+        return Sizes(
+            classes,
+            getattr(text, "layers", 0),
+            getattr(text, "width", 0),
+            getattr(image, "positions", 0),
+            getattr(image, "channels", 0),
+            torch.zeros(0, 0),  # a method that reads word pieces alone has no encoder in the loop
+        )
+
+    def batch(self, rows: torch.Tensor) -> Batch:
+        """See `Source`."""
+        order = self.lengths[rows].argsort(descending=True, stable=True)
+        rows = rows[order]
+        lengths = self.lengths[rows]
+        packing = pack(lengths, self.device)
+        index = self._index[rows]
+        has_image = index >= 0
+
+        def text() -> Text:
+            encoder = self._encoders["text"]
+            # Blank texts come last, and no encoder sees them.
+            ids, mask = self._pad(rows[self._tokens[rows] > 0])
+            if not len(ids):
+                empty = torch.zeros(0, encoder.layers, encoder.width, device=self.device)
+                return Text(empty, empty.new_zeros(len(rows), *empty.shape[1:]))
+            states = self._run(encoder, ids, mask)  # (B, T, L, D)
+            before: int | torch.Tensor = self._texts.prefix
+            if self._texts.padding_side == "left":
+                before = before + ids.shape[1] - mask.sum(dim=1)[packing.text]
+            cls = states.new_zeros(len(rows), *states.shape[2:])
+            texts = torch.arange(len(ids), device=self.device)
+            cls = cls.index_copy(0, texts, states[texts, encoder.summary(mask)])
+            return Text(states[packing.text, packing.time + before], cls)
+
+        def image() -> torch.Tensor:
+            encoder = self._encoders["image"]
+            chosen = index[has_image]
+            if not len(chosen):
+                return torch.zeros(0, encoder.positions, encoder.channels, device=self.device)
+            return self._run(encoder, self._pixels[chosen].to(self.device))
+
+        def pieces() -> torch.Tensor:
+            raise NotImplementedError("word pieces are read from the cache alone")
+
+        return Batch(
+            order=order,
+            labels=self._labels[rows].to(self.device),
+            packing=packing,
+            has_text=(lengths > 0).to(self.device),
+            has_image=has_image.to(self.device),
+            text=text,
+            image=image,
+            pieces=pieces,
+        )
+
+    @torch.inference_mode()
+    def encode(self, rows: torch.Tensor, batch_size: int) -> FeatureStore:
+        """Run the encoders over rows once and keep what they give, in float32 in main memory.
+
+        Args:
+            rows: (n,) int64; the others have neither a text nor a picture in the result.
+            batch_size: rows at a time.
+        """
+        sizes, total = self.sizes(0), len(self.lengths)
+        words: list[torch.Tensor] = [torch.zeros(0, sizes.layers, sizes.text_width)] * total
+        cls = torch.zeros(total, sizes.layers, sizes.text_width)
+        index, maps = torch.full((total,), -1), [torch.zeros(0, sizes.positions, sizes.channels)]
+        found = 0
+        for part in progress(rows.split(batch_size), desc="encode", unit="batches"):
+            batch = self.batch(part)
+            own = part[batch.order]
+            if "text" in self._encoders:
+                text = batch.text()
+                cls[own] = text.cls.cpu()
+                for i, row in enumerate(own.tolist()):
+                    words[row] = text.words[batch.packing.text == i].cpu()
+            if "image" in self._encoders:
+                maps.append(batch.image().cpu())
+                having = own[batch.has_image.cpu()]
+                index[having] = torch.arange(found, found + len(having))
+                found += len(having)
+        offsets = torch.tensor([0, *map(len, words)]).cumsum(0)
+        unknown = torch.zeros(int(offsets[-1]), dtype=torch.int32)
+        return FeatureStore(
+            ImageFeatures([], index, torch.cat(maps), self._images.encoder, ""),
+            TextFeatures(
+                [], offsets, torch.cat(words), cls, unknown, torch.zeros(0, 0), self._texts.encoder, ""
+            ),
+            self._labels,
+            self.device,
+        )
+
+    def _pad(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask of rows that have a text, (B, T) each."""
+        lengths = self._tokens[rows]
+        if not len(rows):
+            return torch.zeros(0, 0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
+        longest = self._texts.max_positions if self._texts.padding == "kept" else int(lengths.max())
+        ids = torch.full((len(rows), longest), self._texts.pad_id)
+        steps = torch.arange(longest)
+        mask = steps < lengths[:, None]
+        if self._texts.padding_side == "left":
+            mask = mask.flip(1)
+        starts = self._texts.offsets[rows]
+        # All tokens, text by text, as the mask takes them.
+        skipped = (starts - lengths.cumsum(0) + lengths).repeat_interleave(lengths)
+        ids[mask] = self._texts.tokens[torch.arange(len(skipped)) + skipped].long()
+        return ids.to(self.device), mask.long().to(self.device)
+
+    def _run(self, encoder: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+        trained = torch.is_grad_enabled() and next(encoder.parameters()).requires_grad
+        with torch.set_grad_enabled(trained), autocast(self.device, self._precision):
+            return encoder(*inputs).float()

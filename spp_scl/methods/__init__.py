@@ -1,0 +1,81 @@
+"""The methods, one file each: the file's name is what the parameter `method` takes."""
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from spp_scl.methods.shared.method import Method, Recipe
+    from spp_scl.params import Params
+
+
+class MethodFile(NamedTuple):
+    """What a method's file defines."""
+
+    name: str
+    params: "type[Recipe]"
+    network: "type[Method]"
+
+
+def list_methods() -> list[str]:
+    """The names of all methods; nothing is imported for it."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def load_method(name: str) -> MethodFile:
+    """Import a method's file.
+
+    Raises:
+        TypeError: it does not define `Params` and one `Method`.
+    """
+    from spp_scl.methods.shared.method import Method, Recipe
+
+    module = importlib.import_module(f"spp_scl.methods.{name}")
+    networks = [
+        found
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, Method) and found.__module__ == module.__name__
+    ]
+    params = getattr(module, "Params", None)
+    if len(networks) != 1 or not (isinstance(params, type) and issubclass(params, Recipe)):
+        raise TypeError(f"{module.__file__}: expected a class Params and one subclass of Method")
+    return MethodFile(name, params, networks[0])
+
+
+def check_settings(name: str, settings: "dict[str, Any]") -> "Recipe":
+    """A method's parameters, checked.
+
+    Args:
+        name: of the method.
+        settings: its section of `params.yaml`, with alpha where it has one.
+
+    Raises:
+        UserError: a key is unknown, missing, of a wrong type or out of range.
+    """
+    from spp_scl.params import check
+
+    return check(load_method(name).params, settings, "params.yaml", f"{name}.")
+
+
+def require_settings(params: "Params") -> None:
+    """Refuse wrong parameters of the chosen method before features are computed, which may take hours.
+
+    Raises:
+        UserError: see `check_settings` and `require_encoders`.
+    """
+    from spp_scl.recipe import choose_recipe
+
+    check_settings(params.method, choose_recipe(params)["settings"])
+    require_reads(params.method, params.encoders)
+
+
+def require_reads(name: str, encoders: str) -> None:
+    """Refuse encoders in the loop for a method that reads none.
+
+    Raises:
+        UserError: it reads none.
+    """
+    from spp_scl.errors import UserError
+
+    if encoders != "frozen" and not load_method(name).network.reads.encoders:
+        raise UserError(f"encoders: {encoders}: the method {name} reads no encoder; it takes encoders=frozen")

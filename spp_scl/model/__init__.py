@@ -1,1 +1,0 @@
-"""The trainable network, what it is fed with, what it predicts and how well."""

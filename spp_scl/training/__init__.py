@@ -1,0 +1,1 @@
+"""Training of any method: the loop, its log and checkpoint, and the file of the trained model."""

@@ -1,0 +1,103 @@
+"""The recipe that a training follows, read from the file that the stage `recipe` writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spp_scl.batches.data import Data
+from spp_scl.batches.inputs import InputStore
+from spp_scl.encoders.image import load_image_encoder
+from spp_scl.encoders.text import load_text_encoder
+from spp_scl.features.device import choose_precision
+from spp_scl.files import read_json
+from spp_scl.methods import check_settings, load_method, require_reads
+from spp_scl.methods.shared.method import Method, Recipe
+from spp_scl.params import FinetunedParams
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """A method, its parameters, and what is done with the encoders.
+
+    Args:
+        method: its name.
+        settings: its parameters.
+        encoders: `frozen`, `live` or `finetuned`.
+        sources: where the encoders come from, by `image` and `text`; empty for frozen ones.
+        finetuned: how the encoders are trained; None unless they are.
+    """
+
+    method: str
+    settings: Recipe
+    encoders: str
+    sources: Mapping[str, Mapping[str, Any]]
+    finetuned: FinetunedParams | None
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return {
+            "method": self.method,
+            "settings": self.settings.model_dump(),
+            "encoders": self.encoders,
+            "sources": {name: dict(source) for name, source in self.sources.items()},
+            "finetuned": self.finetuned and self.finetuned.model_dump(),
+        }
+
+    def precision(self, device: torch.device) -> str:
+        """In which the encoders compute; `live` ones as the released code does."""
+        return choose_precision(device, self.finetuned.precision) if self.finetuned else "fp32"
+
+
+def read_recipe(path: Path | str) -> TrainingRecipe:
+    """Read `models/recipe.json`.
+
+    Raises:
+        UserError: it is missing or damaged, or a parameter of the method is wrong.
+    """
+    values = read_json(path, "the recipe")
+    settings = check_settings(values["method"], values["settings"])
+    require_reads(values["method"], values["encoders"])
+    finetuned = FinetunedParams(**values["finetuned"]) if "finetuned" in values else None
+    sources = {name: values[name] for name in ("image", "text") if name in values}
+    return TrainingRecipe(values["method"], settings, values["encoders"], sources, finetuned)
+
+
+def load_encoders(recipe: TrainingRecipe, data: Data) -> nn.ModuleDict | None:
+    """The encoders that the method reads, where they are in the loop.
+
+    Raises:
+        UserError: one cannot be had.
+    """
+    if recipe.encoders == "frozen":
+        return None
+    encoders = nn.ModuleDict()
+    for kind in load_method(recipe.method).network.reads.encoders:
+        source = recipe.sources[kind]
+        if kind == "image":
+            encoders[kind] = load_image_encoder(source["weights"], source["seed"])
+        else:
+            encoders[kind] = load_text_encoder(
+                source["weights"], source["seed"], data.table["text"].tolist(), source["max_positions"]
+            )
+    return encoders.requires_grad_(recipe.encoders == "finetuned")
+
+
+def make_method(recipe: TrainingRecipe, data: Data, seed: int) -> Method:
+    """The method's network before its training; `seed` draws its weights.
+
+    Raises:
+        UserError: an encoder cannot be had.
+    """
+    encoders = load_encoders(recipe, data)
+    if encoders is not None and isinstance(data.source, InputStore):
+        data.source.use(encoders.to(data.source.device), recipe.precision(data.source.device))
+    torch.manual_seed(seed)
+    network = load_method(recipe.method).network
+    model = network(recipe.settings, data.source.sizes(len(data.classes)))
+    if encoders is not None:
+        model.encoders = encoders
+    return model.to(data.source.device)
