@@ -9,7 +9,7 @@ from spp_scl.batches.data import Data, load_dataset
 from spp_scl.errors import UserError
 from spp_scl.files import remove
 from spp_scl.methods import load_method
-from spp_scl.methods.shared.method import count_parameters
+from spp_scl.methods.shared.method import Method, count_parameters
 from spp_scl.params import Params
 from spp_scl.stage import run_stage
 from spp_scl.training.artifact import Artifact, hash_ids, load_model, require_usable, save_model
@@ -25,7 +25,8 @@ def main(params: Params) -> None:
     recipe = read_recipe("models/recipe.json")
     data = load_dataset(params.dataset)
     if params.train.weights != "trained":
-        use_model_file(params.train.weights, recipe.method, data, params.train.threads)
+        network = load_method(recipe.method).network
+        use_model_file(params.train.weights, network, data, params.train.threads)
         return
     started = time.perf_counter()
     trained = train(
@@ -61,13 +62,15 @@ def main(params: Params) -> None:
         logging.info(sentence)
 
 
-def use_model_file(path: str, method: str, data: Data, threads: int) -> None:
+def use_model_file(path: str, network: type[Method], data: Data, threads: int) -> None:
     """Let a model file be the trained model; its log is empty."""
     model, artifact = load_model(path)
-    if artifact.method != method:
-        raise UserError(f"train.weights: {path}: a model of the method {artifact.method}; it takes method=it")
+    if not isinstance(model, network):
+        raise UserError(
+            f"train.weights: {path}: a model of {model.title}; choose its method, {artifact.method}"
+        )
     require_usable(artifact, data, path)
-    TrainingLog.of(load_method(method).network).write(LOG)
+    TrainingLog.of(network).write(LOG)
     save_model(MODEL, model, replace(artifact, features=data.fingerprint, threads=threads))
     logging.info("taken from %s: nothing was trained", path)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from spp_scl.batches.batch import Batch, FeatureStore, Sizes, Text
 from spp_scl.batches.packing import pack
+from spp_scl.errors import UserError
 from spp_scl.features.device import autocast
 from spp_scl.features.store import ImageFeatures, ImageInputs, TextFeatures, TextInputs
 from spp_scl.progress import progress
@@ -89,7 +90,7 @@ class InputStore:
             return self._run(encoder, self._pixels[chosen].to(self.device))
 
         def pieces() -> torch.Tensor:
-            raise NotImplementedError("word pieces are read from the cache alone")
+            raise UserError("encoders: word pieces are read from the cache alone; choose encoders=frozen")
 
         return Batch(
             order=order,

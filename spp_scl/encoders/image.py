@@ -3,6 +3,7 @@
 Shapes: B batch, H x W of a prepared picture, P positions, C channels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -37,7 +38,7 @@ _PIXELS = ("clean/pictures.py", "encoders/image.py")
 _FEATURES = ("encoders/encode.py", "features/device.py")
 
 
-class ImageEncoder(torch.nn.Module):
+class ImageEncoder(torch.nn.Module, ABC):
     """From a picture to a vector for each of its regions. One family a module of its own.
 
     Attributes:
@@ -61,17 +62,17 @@ class ImageEncoder(torch.nn.Module):
     net: torch.nn.Module
     _arithmetic: Callable[[], AbstractContextManager] = nullcontext
 
+    @abstractmethod
     def prepare(self, picture: PIL.Image.Image) -> torch.Tensor:
         """An RGB picture, resized and cropped to (3, H, W) uint8; what follows is the forward pass's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """From (B, 3, H, W) uint8 to (B, P, C), the positions row by row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What `rebuild_image_encoder` needs, in JSON."""
-        raise NotImplementedError
 
     def optimize(self, device: torch.device, precision: str) -> None:
         """Move to the device and make it fast, for encoding alone: it cannot be trained any more."""

@@ -5,6 +5,7 @@ Shapes: B batch, T positions (special tokens included), D width, V vocabulary, E
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ _PREPARATIONS = {
 }
 
 
-class TextEncoder(torch.nn.Module):
+class TextEncoder(torch.nn.Module, ABC):
     """From token ids to the hidden states of the last four layers. One family a module of its own.
 
     Attributes:
@@ -67,37 +68,37 @@ class TextEncoder(torch.nn.Module):
     software: str
     code: tuple[str, ...]
 
+    @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, special tokens included, cut to `max_positions`.
 
         Raises:
             RuntimeError: it was rebuilt from its description, without a tokenizer.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """From (B, T) ids and mask to (B, T, 4, D): the last four layers, the lowest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """(B,) the position of the token that stands for the text, from (B, T): BERT's [CLS], CLIP's end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vocabulary(self) -> torch.Tensor:
         """(V, E) the vectors of the word pieces that the network begins with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vocabulary_hash(self) -> str:
         """A text that differs where the tokens of a text may."""
-        raise NotImplementedError
 
+    @abstractmethod
     def optimize(self, device: torch.device, precision: str) -> None:
         """Move to the device, for encoding alone: weights are rounded once, and not in every batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What `rebuild_text_encoder` needs, in JSON."""
-        raise NotImplementedError
 
 
 def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positions: int) -> TextEncoder:
