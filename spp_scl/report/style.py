@@ -62,6 +62,8 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     Equal figures are equal files: neither holds a date, a version or random ids.
     """
     path = Path(path)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the places are found once, and not again for each file
     with replacing(path) as png, replacing(path.with_suffix(".svg")) as svg:
         figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
         with plt.rc_context({"svg.hashsalt": "spp-scl"}):
