@@ -70,12 +70,14 @@ def require_settings(params: "Params") -> None:
 
 
 def require_reads(name: str, encoders: str) -> None:
-    """Refuse encoders in the loop for a method that reads none.
+    """Refuse encoders in the loop for a method that reads none, or word pieces, which only the cache has.
 
     Raises:
-        UserError: it reads none.
+        UserError: it does.
     """
     from spp_scl.errors import UserError
 
-    if encoders != "frozen" and not load_method(name).network.reads.encoders:
-        raise UserError(f"encoders: {encoders}: the method {name} reads no encoder; it takes encoders=frozen")
+    reads = load_method(name).network.reads
+    if encoders != "frozen" and (reads.text == "pieces" or not reads.encoders):
+        why = "reads word pieces" if reads.text == "pieces" else "reads no encoder"
+        raise UserError(f"encoders: {encoders}: the method {name} {why}; it takes encoders=frozen")

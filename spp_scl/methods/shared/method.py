@@ -4,6 +4,7 @@ A method is one file in `spp_scl/methods`; the file's name is what the parameter
 class `Params`, its section in `params.yaml`, and one subclass of `Method`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -74,7 +75,7 @@ class Step:
     zeros: bool = False
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method's network and how it is trained. Where the encoders are in the loop they are in `encoders`."""
 
     title: ClassVar[str]
@@ -96,9 +97,9 @@ class Method(nn.Module):
         super().__init__()
         self.params, self.sizes = params, sizes
 
+    @abstractmethod
     def forward(self, batch: Batch) -> Output:
         """Classify a batch."""
-        raise NotImplementedError
 
     def steps(self, batch: Batch) -> Iterator[Step]:
         """The optimizer steps of one batch; what follows a `yield` sees the weights that it has updated."""
