@@ -14,8 +14,8 @@ import pandas as pd
 from benchmarks.measure import Row, alternate, peak_memory, report
 from benchmarks.synthetic import load_features, texts, write_features, write_pictures
 from benchmarks.training import epoch
-from spp_scl.encoders.image import encode_images
-from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.pictures import encode_images
+from spp_scl.encoders.texts import encode_texts
 
 TIMES = (1, 2, 4, 8)
 # Two batches and more, so that no core waits; and nothing but whole batches, of texts in each length.

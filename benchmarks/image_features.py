@@ -12,7 +12,8 @@ import torch
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import write_pictures
 from spp_scl.encoders.fused import fuse
-from spp_scl.encoders.image import AT_ONCE, ImageEncoder, encode_images, load_image_encoder, prepare_picture
+from spp_scl.encoders.image import ImageEncoder, load_image_encoder
+from spp_scl.encoders.pictures import AT_ONCE, encode_images, prepare_picture
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import DTYPES, choose_device, choose_precision
 

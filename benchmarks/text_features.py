@@ -12,7 +12,8 @@ import torch
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import texts
-from spp_scl.encoders.text import encode_texts, load_text_encoder
+from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import autocast, choose_device, choose_precision
 

@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from spp_scl.encoders.weights import choose_weights
+from spp_scl.encoders.weights import choose_sources
 from spp_scl.errors import UserError
 from spp_scl.params import Params
 
@@ -26,13 +26,7 @@ def choose_recipe(params: Params) -> dict[str, Any]:
         settings["alpha"] = params.alpha
     recipe: dict[str, Any] = {"method": params.method, "encoders": params.encoders, "settings": settings}
     if params.encoders != "frozen":
-        image, text = params.image_features, params.text_features
-        recipe["image"] = {"weights": choose_weights(image.weights, params.dataset), "seed": image.seed}
-        recipe["text"] = {
-            "weights": choose_weights(text.weights, params.dataset),
-            "seed": text.seed,
-            "max_positions": text.max_positions,
-        }
+        recipe |= choose_sources(params.image_features, params.text_features, params.dataset)
     if params.encoders == "finetuned":
         recipe["finetuned"] = params.finetuned.model_dump()
     return recipe

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from spp_scl.clean.table import read_clean
-from spp_scl.encoders.image import encode_images
+from spp_scl.encoders.pictures import encode_images
 from spp_scl.encoders.weights import choose_weights, require_encoders
 from spp_scl.methods import require_settings
 from spp_scl.params import Params

@@ -1,7 +1,7 @@
 """Texts to features of a frozen text encoder."""
 
 from spp_scl.clean.table import read_clean
-from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.weights import choose_weights, require_encoders
 from spp_scl.methods import require_settings
 from spp_scl.params import Params

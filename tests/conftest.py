@@ -10,8 +10,8 @@ import torch
 import spp_scl.encoders.torchvision_ops  # noqa: F401  (before anything that imports torchvision)
 from spp_scl.batches.data import load_data
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.encoders.image import encode_images
-from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.pictures import encode_images
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.sample import write_sample
 from spp_scl.split.splitting import split_table

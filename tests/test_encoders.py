@@ -19,8 +19,10 @@ import timm
 import transformers as tr
 from timm.data import create_transform, resolve_data_config
 
-from spp_scl.encoders.image import encode_images, load_image_encoder, rebuild_image_encoder
-from spp_scl.encoders.text import encode_texts, load_text_encoder, rebuild_text_encoder
+from spp_scl.encoders.image import load_image_encoder, rebuild_image_encoder
+from spp_scl.encoders.pictures import encode_images
+from spp_scl.encoders.text import load_text_encoder, rebuild_text_encoder
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.weights import require_encoders
 from spp_scl.errors import UserError
 from spp_scl.features.store import read_images, read_texts
@@ -325,9 +327,9 @@ def test_inputs_are_copied_whatever_the_machine_and_the_batch(saved, sample, tmp
     options = {**FP32, "weights": vit, "content": "inputs"}
     encode_images(sample.table.head(9), sample.raw, tmp_path / "x.h5", **options)
     whole = (tmp_path / "x.h5").read_bytes()
-    monkeypatch.setattr("spp_scl.encoders.image.describe_hardware", lambda device: "another")
+    monkeypatch.setattr("spp_scl.encoders.pictures.describe_hardware", lambda device: "another")
     monkeypatch.setattr(
-        "spp_scl.encoders.image.prepare_picture", lambda *of: pytest.fail(f"prepared again: {of}")
+        "spp_scl.encoders.pictures.prepare_picture", lambda *of: pytest.fail(f"prepared again: {of}")
     )
     other = {**options, "batch_size": 3, "precision": "bf16"}
     encode_images(sample.table.head(9), sample.raw, tmp_path / "x.h5", **other)

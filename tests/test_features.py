@@ -18,12 +18,14 @@ from torchvision.transforms import CenterCrop, Compose, Normalize, Resize, ToTen
 from transformers import BertModel, BertTokenizer
 
 import spp_scl
-from spp_scl.encoders import image as features_image
+from spp_scl.encoders import pictures as features_image
 from spp_scl.encoders import writing
 from spp_scl.encoders.fused import fuse
 from spp_scl.encoders.hf_text import HFTextEncoder
-from spp_scl.encoders.image import encode_images, load_image_encoder
-from spp_scl.encoders.text import encode_texts, load_text_encoder
+from spp_scl.encoders.image import load_image_encoder
+from spp_scl.encoders.pictures import encode_images
+from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.encoders.weights import choose_weights, require_encoders
 from spp_scl.errors import UserError

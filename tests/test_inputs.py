@@ -9,8 +9,10 @@ from torch import nn
 
 from spp_scl.batches.batch import FeatureStore
 from spp_scl.batches.inputs import InputStore
-from spp_scl.encoders.image import encode_images, load_image_encoder
-from spp_scl.encoders.text import encode_texts, load_text_encoder
+from spp_scl.encoders.image import load_image_encoder
+from spp_scl.encoders.pictures import encode_images
+from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.features.store import read_images, read_texts
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.training.training import train_batch

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spp_scl.encoders.text import encode_texts, load_text_encoder
+from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.features.store import read_texts
 from spp_scl.methods.shared.gate import gate
 from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss

@@ -122,7 +122,7 @@ class HFImageEncoder(ImageEncoder):
         return sides.pop()
 
 
-def load(source: str, weights: str) -> HFImageEncoder:
+def load(source: str, weights: str, seed: int) -> HFImageEncoder:
     """The encoder of a local directory or a hub name.
 
     Raises:

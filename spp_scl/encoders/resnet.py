@@ -89,7 +89,7 @@ class ResNetEncoder(ImageEncoder):
         self.net.load_state_dict({**own, **state})
 
 
-def load(source: str, seed: int) -> ResNetEncoder:
+def load(source: str, weights: str, seed: int) -> ResNetEncoder:
     """A network by its name, or of a state dict.
 
     Raises:

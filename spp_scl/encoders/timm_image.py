@@ -101,7 +101,7 @@ class TimmEncoder(ImageEncoder):
         return features.shape[3] == channels != features.shape[1]
 
 
-def load(source: str, weights: str) -> TimmEncoder:
+def load(source: str, weights: str, seed: int) -> TimmEncoder:
     """The encoder of a local directory in timm's format, or of a hub name.
 
     Raises:

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from spp_scl.errors import UserError, first_line
+from spp_scl.params import ImageFeaturesParams, TextFeaturesParams
 
 # The image encoders that torchvision has.
 RESNETS = ("pretrained", "resnet50", "resnet101", "untrained")
@@ -16,6 +18,20 @@ def choose_weights(weights: str, dataset: str) -> str:
     if weights != "auto":
         return weights
     return "untrained" if dataset == "sample" else "pretrained"
+
+
+def choose_sources(
+    image: ImageFeaturesParams, text: TextFeaturesParams, dataset: str
+) -> dict[str, dict[str, Any]]:
+    """What `load_image_encoder` and `load_text_encoder` take, by `image` and `text`."""
+    return {
+        "image": {"weights": choose_weights(image.weights, dataset), "seed": image.seed},
+        "text": {
+            "weights": choose_weights(text.weights, dataset),
+            "seed": text.seed,
+            "max_positions": text.max_positions,
+        },
+    }
 
 
 def require_encoders(image: str, text: str, dataset: str) -> None:

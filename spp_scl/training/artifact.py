@@ -10,13 +10,11 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import nn
 
 from spp_scl.batches.batch import Sizes
 from spp_scl.batches.data import Data
 from spp_scl.batches.inputs import InputStore
-from spp_scl.encoders.image import rebuild_image_encoder
-from spp_scl.encoders.text import rebuild_text_encoder
+from spp_scl.encoders.loop import rebuild_encoders
 from spp_scl.errors import UserError, first_line
 from spp_scl.files import replacing, write_json
 from spp_scl.methods import check_settings, load_method
@@ -107,8 +105,7 @@ def _build(artifact: Artifact) -> Method:
     settings = check_settings(artifact.method, dict(artifact.settings))
     model = load_method(artifact.method).network(settings, Sizes.of_numbers(dict(artifact.sizes)))
     if artifact.encoders:
-        rebuild = {"image": rebuild_image_encoder, "text": rebuild_text_encoder}
-        model.encoders = nn.ModuleDict({k: rebuild[k](dict(about)) for k, about in artifact.encoders.items()})
+        model.encoders = rebuild_encoders(artifact.encoders)
     return model
 
 

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from spp_scl.batches.data import Data
 from spp_scl.batches.inputs import InputStore
-from spp_scl.encoders.image import load_image_encoder
-from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.loop import load_encoders
 from spp_scl.features.device import choose_precision
 from spp_scl.files import read_json
 from spp_scl.methods import check_settings, load_method, require_reads
@@ -66,37 +64,18 @@ def read_recipe(path: Path | str) -> TrainingRecipe:
     return TrainingRecipe(values["method"], settings, values["encoders"], sources, finetuned)
 
 
-def load_encoders(recipe: TrainingRecipe, data: Data) -> nn.ModuleDict | None:
-    """The encoders that the method reads, where they are in the loop.
-
-    Raises:
-        UserError: one cannot be had.
-    """
-    if recipe.encoders == "frozen":
-        return None
-    encoders = nn.ModuleDict()
-    for kind in load_method(recipe.method).network.reads.encoders:
-        source = recipe.sources[kind]
-        if kind == "image":
-            encoders[kind] = load_image_encoder(source["weights"], source["seed"])
-        else:
-            encoders[kind] = load_text_encoder(
-                source["weights"], source["seed"], data.table["text"].tolist(), source["max_positions"]
-            )
-    return encoders.requires_grad_(recipe.encoders == "finetuned")
-
-
 def make_method(recipe: TrainingRecipe, data: Data, seed: int) -> Method:
     """The method's network before its training; `seed` draws its weights.
 
     Raises:
         UserError: an encoder cannot be had.
     """
-    encoders = load_encoders(recipe, data)
-    if encoders is not None and isinstance(data.source, InputStore):
-        data.source.use(encoders.to(data.source.device), recipe.precision(data.source.device))
+    network, encoders = load_method(recipe.method).network, None
+    if isinstance(data.source, InputStore):
+        encoders = load_encoders(network.reads.encoders, recipe.sources, data.table["text"].tolist())
+        encoders.requires_grad_(recipe.encoders == "finetuned").to(data.source.device)
+        data.source.use(encoders, recipe.precision(data.source.device))
     torch.manual_seed(seed)
-    network = load_method(recipe.method).network
     model = network(recipe.settings, data.source.sizes(len(data.classes)))
     if encoders is not None:
         model.encoders = encoders

@@ -17,7 +17,7 @@ from PIL import Image
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.pictures import open_picture
-from spp_scl.encoders.image import encode_images
+from spp_scl.encoders.pictures import encode_images
 from spp_scl.errors import UserError
 from spp_scl.features.store import read_images
 from spp_scl.raw.datasets import DATASETS

@@ -15,7 +15,7 @@ import torch
 
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.clean.table import read_clean
-from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.vocabulary import collect_vocabulary
 from spp_scl.errors import UserError
 from spp_scl.features.store import read_texts
@@ -300,7 +300,7 @@ def test_from_the_files_to_the_features_they_take_less_than_2_gib_and_2_minutes(
 import sys
 from pathlib import Path
 from spp_scl.clean.cleaning import clean_rows
-from spp_scl.encoders.text import encode_texts
+from spp_scl.encoders.texts import encode_texts
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.split.splitting import repeats
 raw, bert, out = map(Path, sys.argv[1:])
