@@ -78,7 +78,7 @@ def train(
     state.log.write(log_folder)
     with progress(desc="train", unit="epochs", total=epochs, initial=state.epoch) as bar:
         while state.epoch < epochs and not state.exhausted(params.patience):
-            bar.set_postfix_str(_epoch(state, data, recipe.settings.batch_size, seed))
+            bar.set_postfix_str(train_epoch(state, data, recipe.settings.batch_size, seed))
             bar.update()
             state.log.write(log_folder)
             save_checkpoint(checkpoint, key, state.state_dict())
@@ -90,7 +90,7 @@ def train(
     return Trained(state.model, kept, state.epoch, list(state.log.batches))
 
 
-def _epoch(state: TrainingState, data: Data, batch_size: int, seed: int) -> str:
+def train_epoch(state: TrainingState, data: Data, batch_size: int, seed: int) -> str:
     """Run one epoch, validation included, and say how it went."""
     state.epoch += 1
     state.model.train()
