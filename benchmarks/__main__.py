@@ -13,6 +13,7 @@ from spp_scl.files import replacing, write_json
 PROGRAMS = (
     "epoch_released",
     "epoch_bare",
+    "finetuned",
     "step",
     "image_features",
     "text_features",
