@@ -37,14 +37,17 @@ def choose_precision(device: torch.device, precision: str) -> str:
 
 
 def has_bf16() -> bool:
-    """Whether the CPU computes in bfloat16: the processor has the instructions and oneDNN uses them.
+    """Whether the CPU computes in bfloat16: it has the instructions, and oneDNN and torch use them.
 
     Without them oneDNN emulates bfloat16, in 2.5 times the time of float32.
     """
-    # torch has no public name for these. torch's own dispatch (ATEN_CPU_CAPABILITY) does not matter here: the
-    # products and convolutions are oneDNN's, which looks at the processor and at its own variable.
+    # torch has no public name for these. The products and convolutions are oneDNN's, which looks at the
+    # processor and at its own variable; torch's attention fails beside them where ATEN_CPU_CAPABILITY keeps
+    # torch below AVX-512 ("pack_vnni2 is only supported when avx512 is supported").
     processor = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return processor and onednn_takes_bf16() and _onednn_limit() not in ("AVX512_CORE", "AVX512_CORE_VNNI")
+    torch_follows = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    onednn_follows = onednn_takes_bf16() and _onednn_limit() not in ("AVX512_CORE", "AVX512_CORE_VNNI")
+    return processor and torch_follows and onednn_follows
 
 
 def onednn_takes_bf16() -> bool:
