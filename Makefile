@@ -4,9 +4,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test test-processors faults bench lint setup clean-venv
 
-# DVC empties these two files before it writes them: killed in between, it would refuse to start again.
+# DVC empties these two files before it writes them, and makes a folder in its run cache before it fills it: killed
+# in between, it would refuse to start again.
 repro: setup
 	find dvc.lock .dvc/tmp/rwlock -maxdepth 0 -empty -delete 2>/dev/null || true
+	find .dvc/cache/runs -mindepth 2 -type d -empty -delete 2>/dev/null || true
 	dvc repro
 	@echo; sed -n 's/^- //p' reports/audit.md
 

@@ -132,12 +132,15 @@ emptied = Counter()
 
 
 def remedy(folder):
-    """What `make repro` does before it runs DVC, which refuses these two files when they are empty."""
-    found = [path for path in ("dvc.lock", ".dvc/tmp/rwlock") if (folder / path).exists()]
-    found = [path for path in found if not (folder / path).stat().st_size]
-    for path in found:
-        (folder / path).unlink()
-    return found
+    """What `make repro` does before it runs DVC, which refuses what a killed one left empty."""
+    recipe = (folder / "Makefile").read_text().split("\nrepro: setup\n")[1]
+    commands = re.findall(r"^\tfind .*", recipe, re.MULTILINE)
+    assert len(commands) == 2
+    found = [name for name in ("dvc.lock", ".dvc/tmp/rwlock") if (folder / name).exists()]
+    found += [str(path.relative_to(folder)) for path in (folder / ".dvc/cache/runs").glob("*/*")]
+    for command in commands:
+        subprocess.run(command, shell=True, cwd=folder, check=True)
+    return [name for name in found if not (folder / name).exists()]
 
 
 def assert_as_undisturbed(folder, reference):
@@ -208,8 +211,8 @@ def handles(process, number):
 
 
 def test_a_training_killed_in_each_epoch_goes_on_to_the_same_bytes(copy, reference):
-    for path in (copy / "models").iterdir():
-        path.unlink()
+    for name in ("model.safetensors", "model.json"):
+        (copy / "models" / name).unlink()
     shutil.rmtree(copy / "reports/train")
     checkpoint = copy / "reports/.checkpoint.tmp"
 
@@ -237,11 +240,24 @@ def test_a_training_killed_in_each_epoch_goes_on_to_the_same_bytes(copy, referen
     assert temporary_files(copy) == []
 
 
-def test_lock_files_that_a_killed_dvc_left_empty_cost_nothing_but_time(reference, tmp_path):
-    """It writes them in place, and refuses them empty; `make repro` removes them then."""
+def test_what_a_killed_dvc_left_empty_costs_nothing_but_time(reference, tmp_path):
+    """It writes its locks in place, and refuses them empty; `make repro` removes them then."""
     folder = shutil.copytree(reference, tmp_path / "emptied")
     for name in ("dvc.lock", ".dvc/tmp/rwlock"):
         (folder / name).write_text("")
     assert "dvc.lock" in run(folder, "dvc", "repro", code=255)
     assert len(remedy(folder)) == 2
+    assert_as_undisturbed(folder, reference)
+
+
+def test_a_run_cache_whose_folders_are_empty_costs_nothing_but_time(reference, tmp_path):
+    """DVC makes an entry's folder first; finding it empty it says "join() argument must be str"."""
+    folder = shutil.copytree(reference, tmp_path / "emptied")
+    (folder / "dvc.lock").unlink()
+    entries = [path for path in (folder / ".dvc/cache/runs").rglob("*") if path.is_file()]
+    assert len(entries) >= len(STAGES)
+    for path in entries:
+        path.unlink()
+    assert "join() argument" in run(folder, "dvc", "repro", code=255)
+    assert len(remedy(folder)) == len(entries)
     assert_as_undisturbed(folder, reference)
