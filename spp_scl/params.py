@@ -82,6 +82,7 @@ class TrainParams(Section):
     patience: Annotated[int, Field(ge=0)]
     keep: options.Keep
     threads: Count
+    processes: Count
     weights: Annotated[str, Field(min_length=1)]
 
 

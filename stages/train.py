@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from spp_scl.batches.data import Data, load_dataset
 from spp_scl.errors import UserError
@@ -14,7 +15,8 @@ from spp_scl.params import Params
 from spp_scl.stage import run_stage
 from spp_scl.training.artifact import Artifact, hash_ids, load_model, require_usable, save_model
 from spp_scl.training.log import TrainingLog
-from spp_scl.training.recipe import read_recipe
+from spp_scl.training.processes import together
+from spp_scl.training.recipe import TrainingRecipe, read_recipe
 from spp_scl.training.training import train
 
 MODEL, LOG = "models/model.safetensors", "reports/train"
@@ -29,9 +31,11 @@ def main(params: Params) -> None:
         use_model_file(params.train.weights, network, data, params.train.threads)
         return
     started = time.perf_counter()
-    trained = train(
-        data, recipe, seed=params.seed, params=params.train, log_folder=LOG, checkpoint=CHECKPOINT
-    )
+    # Features from the cache are one process's work.
+    number = 1 if recipe.encoders == "frozen" else params.train.processes
+    options: dict[str, Any] = {"seed": params.seed, "params": params.train, "checkpoint": CHECKPOINT}
+    with together(number, train_along, params.dataset, recipe, options):
+        trained = train(data, recipe, **options, log_folder=LOG)
     seconds = time.perf_counter() - started
     summary, model = trained.summary(), trained.model
     encoders = {name: encoder.describe() for name, encoder in getattr(model, "encoders", {}).items()}
@@ -60,6 +64,11 @@ def main(params: Params) -> None:
     )
     for sentence in model.describe(summary):
         logging.info(sentence)
+
+
+def train_along(dataset: str, recipe: TrainingRecipe, options: dict[str, Any]) -> None:
+    """What the other processes do."""
+    train(load_dataset(dataset), recipe, **options, log_folder=None)
 
 
 def use_model_file(path: str, network: type[Method], data: Data, threads: int) -> None:

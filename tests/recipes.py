@@ -35,7 +35,7 @@ SETTINGS = Params(
     zero_grad="none",
     temperature=0.07,
 )
-TRAIN = TrainParams(patience=0, keep="best", threads=2, weights="trained")
+TRAIN = TrainParams(patience=0, keep="best", threads=2, processes=1, weights="trained")
 
 
 def make_settings(**changes):

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
+from spp_scl.encoders.parallel import run_shared, synchronize
 from spp_scl.training.artifact import load_model
+from spp_scl.training.processes import together
 from tests.pipeline import ENVIRONMENT, ran, run, set_params, small_clone, stage
 from tests.small_encoders import TEXT, TIMM
 
@@ -95,3 +98,49 @@ def test_live_encoders_train_the_method_and_stay_as_they_are(clone):
     for name in ("image", "text"):
         assert all(torch.equal(*pair) for pair in weights_before_and_after(clone, name)), name
     assert "valid" in json.loads((clone / "reports/metrics.json").read_text())
+
+
+def test_processes_that_train_together_give_the_same_bytes_again(clone):
+    set_params(clone, encoders="finetuned", method="concat", train={"processes": 2})
+    stage(clone, "recipe")
+    found = []
+    for _ in range(2):
+        stage(clone, "train")
+        model = load_file(clone / "models/model.safetensors")
+        found.append(((clone / "models/model.safetensors").read_bytes(), model))
+    assert found[0][0] == found[1][0]
+    assert all(tensor.isfinite().all() for tensor in found[0][1].values())
+    assert json.loads((clone / "models/model.json").read_text())["training"]["epochs"] == 3
+    assert len(pd.read_csv(clone / "reports/train/epochs.csv")) == 3
+
+
+def gradients(rows, path=None):
+    """Of a loss that compares every row with every other, of the encoder and of what stands behind it."""
+    torch.manual_seed(3)
+    encoder, head = nn.Sequential(nn.Linear(4, 6), nn.Tanh()), nn.Linear(6, 5)
+    vectors = head(run_shared(encoder, torch.randn(rows, 4)))
+    (vectors @ vectors.T).exp().sum().log().backward()
+    synchronize(encoder)
+    found = [parameter.grad for module in (encoder, head) for parameter in module.parameters()]
+    if path is not None:
+        torch.save(found, path)
+    return found
+
+
+def fail():
+    raise ValueError("no such row")
+
+
+def test_the_error_of_another_process_is_told():
+    with pytest.raises(Exception, match="no such row"), together(2, fail):
+        gradients(4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8])
+def test_shares_of_a_batch_give_the_gradients_of_the_whole(rows, tmp_path):
+    whole = gradients(rows)
+    with together(3, gradients, rows, tmp_path / "other"):
+        first = gradients(rows)
+    for found in (first, torch.load(tmp_path / "other")):
+        for one, wanted in zip(found, whole, strict=True):
+            torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-6)

@@ -10,6 +10,7 @@ from torch import nn
 
 from spp_scl.batches.batch import Batch, FeatureStore, Sizes, Text
 from spp_scl.batches.packing import pack
+from spp_scl.encoders.parallel import run_shared
 from spp_scl.errors import UserError
 from spp_scl.features.device import autocast
 from spp_scl.features.store import ImageFeatures, ImageInputs, TextFeatures, TextInputs
@@ -160,4 +161,4 @@ class InputStore:
     def _run(self, encoder: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         trained = torch.is_grad_enabled() and next(encoder.parameters()).requires_grad
         with torch.set_grad_enabled(trained), autocast(self.device, self._precision):
-            return encoder(*inputs).float()
+            return run_shared(lambda *own: encoder(*own).float(), *inputs)

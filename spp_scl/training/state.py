@@ -72,7 +72,7 @@ class TrainingState:
             "epochs": self.log.epochs,
             "shuffle": self.shuffle.get_state(),
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -84,4 +84,5 @@ class TrainingState:
         self.log.batches, self.log.epochs = state["batches"], state["epochs"]
         self.shuffle.set_state(state["shuffle"])
         torch.set_rng_state(state["random"])
-        torch.cuda.set_rng_state_all(state["random_cuda"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"])

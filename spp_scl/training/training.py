@@ -51,7 +51,7 @@ def train(
     *,
     seed: int,
     params: TrainParams,
-    log_folder: Path | str,
+    log_folder: Path | str | None,
     checkpoint: Path | str,
 ) -> Trained:
     """Train a method, or go on with a training that was interrupted, to the same weights and log.
@@ -61,7 +61,8 @@ def train(
         recipe: the method and its parameters.
         seed: draws the weights, the batches and dropout.
         params: the section `train` of the parameters.
-        log_folder: takes the log's files, written anew after each epoch.
+        log_folder: takes the log's files, written anew after each epoch; None: not the first of several
+            processes, which writes neither a log nor the checkpoint.
         checkpoint: the file that is written after each epoch; remove it once the result is in place.
 
     Raises:
@@ -75,13 +76,15 @@ def train(
     if (saved := load_checkpoint(checkpoint, key)) is not None:
         state.load_state_dict(saved)
         log.info("going on after epoch %d", state.epoch)
-    state.log.write(log_folder)
+    if log_folder is not None:
+        state.log.write(log_folder)
     with progress(desc="train", unit="epochs", total=epochs, initial=state.epoch) as bar:
         while state.epoch < epochs and not state.exhausted(params.patience):
             bar.set_postfix_str(train_epoch(state, data, recipe.settings.batch_size, seed))
             bar.update()
-            state.log.write(log_folder)
-            save_checkpoint(checkpoint, key, state.state_dict())
+            if log_folder is not None:
+                state.log.write(log_folder)
+                save_checkpoint(checkpoint, key, state.state_dict())
     if state.epoch < epochs:
         log.info("stopped: no better validation F1 in %d epochs", params.patience)
     if params.keep == "best":

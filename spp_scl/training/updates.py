@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
+from spp_scl.encoders.parallel import synchronize
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.method import Method, Step
 from spp_scl.params import FinetunedParams
@@ -69,6 +70,7 @@ class Updates:
         if self._waiting < self._every and not last:
             return
         self._waiting = 0
+        synchronize(getattr(self._model, "encoders", nn.Module()))
         if self._finetuned is not None and self._finetuned.clip:
             nn.utils.clip_grad_norm_(self._model.parameters(), self._finetuned.clip)
         self.optimizer.step()
