@@ -27,13 +27,8 @@ def main() -> None:
                 method="spp_scl",
                 settings=model.params.model_dump(),
                 sizes=model.sizes.numbers(),
-                encoders={},
-                precision="fp32",
                 classes=data.classes,
                 features=data.fingerprint,
-                trained_on=None,
-                seed=42,
-                threads=2,
                 training={"step2_share": 1.0},
             )
             evaluate(model, about, data)

@@ -78,13 +78,7 @@ def make_artifact(data, model, **changes):
         method="spp_scl",
         settings=model.params.model_dump(),
         sizes=model.sizes.numbers(),
-        encoders={},
-        precision="fp32",
         classes=data.classes,
         features=data.fingerprint,
-        trained_on=None,
-        seed=42,
-        threads=2,
-        training={},
     )
     return dataclasses.replace(about, **changes)

@@ -6,7 +6,7 @@ Shapes: B batch, W words in all, M pictures in all, P picture positions, C chann
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -100,6 +100,54 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How rows lie in a batch, whatever is read of them.
+
+    Args:
+        rows: (B,) the longest text first, on the CPU.
+        packing: of their words.
+        pictures: (M,) which pictures they have, on the CPU.
+        fields: of `Batch`, those that are the same from every source.
+    """
+
+    rows: torch.Tensor
+    packing: Packing
+    pictures: torch.Tensor
+    fields: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        rows: torch.Tensor,
+        lengths: torch.Tensor,
+        labels: torch.Tensor,
+        index: torch.Tensor,
+        device: torch.device,
+    ) -> "Layout":
+        """Lay out rows, (B,).
+
+        Args:
+            rows: int64, on the CPU as all others.
+            lengths: (N,) words of each row's text.
+            labels: (N,).
+            index: (N,) which picture a row has; -1: none.
+            device: of the batch.
+        """
+        order = lengths[rows].argsort(descending=True, stable=True)
+        rows = rows[order]
+        packing = pack(lengths[rows], device)
+        has_image = index[rows] >= 0
+        fields = {
+            "order": order,
+            "labels": labels[rows].to(device),
+            "packing": packing,
+            "has_text": (lengths[rows] > 0).to(device),
+            "has_image": has_image.to(device),
+        }
+        return cls(rows, packing, index[rows][has_image], fields)
+
+
 class FeatureStore:
     """All rows' features in float16, on the GPU where they fit, else in main memory."""
 
@@ -124,22 +172,14 @@ class FeatureStore:
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """See `Source`."""
-        order = self.lengths[rows].argsort(descending=True, stable=True)
-        rows = rows[order]
-        lengths = self.lengths[rows]
-        packing = pack(lengths, self.device)
+        layout = Layout.of(rows, self.lengths, self._labels, self._index, self.device)
+        rows, packing, pictures = layout.rows, layout.packing, layout.pictures
         words = self._starts[rows].to(self.device)[packing.text] + packing.time
-        index = self._index[rows]
-        has_image = index >= 0
         return Batch(
-            order=order,
-            labels=self._labels[rows].to(self.device),
-            packing=packing,
-            has_text=(lengths > 0).to(self.device),
-            has_image=has_image.to(self.device),
+            **layout.fields,
             # Gathered once, however often they are asked for.
             text=cache(lambda: Text(self._take(self._words, words), self._take(self._cls, rows))),
-            image=cache(lambda: self._take(self._maps, index[has_image])),
+            image=cache(lambda: self._take(self._maps, pictures)),
             pieces=cache(lambda: self._pieces[words.cpu()].to(self.device, torch.int64)),
         )
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from spp_scl.batches.batch import Batch, FeatureStore, Sizes, Text
-from spp_scl.batches.packing import pack
+from spp_scl.batches.batch import Batch, FeatureStore, Layout, Sizes, Text
 from spp_scl.encoders.parallel import run_shared
 from spp_scl.errors import UserError
 from spp_scl.features.device import autocast
@@ -60,12 +59,8 @@ class InputStore:
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """See `Source`."""
-        order = self.lengths[rows].argsort(descending=True, stable=True)
-        rows = rows[order]
-        lengths = self.lengths[rows]
-        packing = pack(lengths, self.device)
-        index = self._index[rows]
-        has_image = index >= 0
+        layout = Layout.of(rows, self.lengths, self._labels, self._index, self.device)
+        rows, packing, pictures = layout.rows, layout.packing, layout.pictures
 
         def text() -> Text:
             encoder = self._encoders["text"]
@@ -85,24 +80,14 @@ class InputStore:
 
         def image() -> torch.Tensor:
             encoder = self._encoders["image"]
-            chosen = index[has_image]
-            if not len(chosen):
+            if not len(pictures):
                 return torch.zeros(0, encoder.positions, encoder.channels, device=self.device)
-            return self._run(encoder, self._pixels[chosen].to(self.device))
+            return self._run(encoder, self._pixels[pictures].to(self.device))
 
         def pieces() -> torch.Tensor:
             raise UserError("encoders: word pieces are read from the cache alone; choose encoders=frozen")
 
-        return Batch(
-            order=order,
-            labels=self._labels[rows].to(self.device),
-            packing=packing,
-            has_text=(lengths > 0).to(self.device),
-            has_image=has_image.to(self.device),
-            text=text,
-            image=image,
-            pieces=pieces,
-        )
+        return Batch(**layout.fields, text=text, image=image, pieces=pieces)
 
     @torch.inference_mode()
     def encode(self, rows: torch.Tensor, batch_size: int) -> FeatureStore:

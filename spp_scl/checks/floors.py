@@ -17,7 +17,8 @@ from spp_scl.progress import progress
 # Inverse strengths of the penalty.
 _STRENGTHS = (0.0001, 0.001, 0.01, 0.1)
 
-_POOLED = 256  # rows at a time
+# Rows at a time: where the encoders are in the loop, their activations of 256 pictures are gigabytes.
+_POOLED = 64
 
 
 def compute_floors(data: Data) -> tuple[dict[str, dict], pd.DataFrame]:

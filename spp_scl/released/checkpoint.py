@@ -163,14 +163,7 @@ def write_checkpoint(
             method="spp_scl",
             settings=model.params.model_dump(),
             sizes=model.sizes.numbers(),
-            encoders={},
-            precision="fp32",
             classes=list(classes),
-            features=None,
-            trained_on=None,
-            seed=42,
-            threads=2,
-            training={},
         )
         save_model(aside / "model.safetensors", model, artifact)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ class Artifact:
         method: its name.
         settings: its parameters.
         sizes: what its network was built for, see `Sizes.numbers`.
+        classes: names, in the order of the logits.
         encoders: what rebuilds those that were in the loop, whose weights are among the model's; empty for
             frozen ones.
         precision: in which these compute.
-        classes: names, in the order of the logits.
         features: the fingerprint of the encoders whose features it was trained on; None: not known.
         trained_on: a hash of the training tweets' ids (`hash_ids`); None: not known.
         seed: of the training, which draws the order of a method that couples a batch in prediction too.
@@ -47,14 +47,14 @@ class Artifact:
     method: str
     settings: Mapping[str, Any]
     sizes: Mapping[str, Any]
-    encoders: Mapping[str, Mapping[str, Any]]
-    precision: str
     classes: list[str]
-    features: str | None
-    trained_on: str | None
-    seed: int
-    threads: int
-    training: Mapping[str, float | int | bool | None]
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    precision: str = "fp32"
+    features: str | None = None
+    trained_on: str | None = None
+    seed: int = 42
+    threads: int = 2
+    training: Mapping[str, float | int | bool | None] = field(default_factory=dict)
 
     @property
     def batch_size(self) -> int:
