@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-processors faults bench lint setup clean-venv
+.PHONY: repro test test-long test-processors faults bench lint setup clean-venv
 
 # DVC empties these two files before it writes them, and makes a folder in its run cache before it fills it: killed
 # in between, it would refuse to start again.
@@ -14,6 +14,10 @@ repro: setup
 
 test: setup
 	python -m pytest
+
+# Studies, and encoders in the loop: each runs the pipeline many times over.
+test-long: setup
+	python -m pytest tests/long
 
 # What depends on the processor, as other processors compute it: ATen without AVX-512, oneDNN without AVX-512.
 test-processors: setup

@@ -1,0 +1,1 @@
+"""What runs the pipeline many times over: `make test-long`."""
