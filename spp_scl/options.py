@@ -9,5 +9,6 @@ Padding = Literal["masked", "kept"]
 Encoders = Literal["frozen", "live", "finetuned"]
 Decay = Literal["linear", "none"]
 Content = Literal["features", "inputs"]  # of a feature file: what an encoder gives, or what it gets
+Missing = Literal["own", "skip"]  # for a tweet without a translation: its own text, or no second view
 Keep = Literal["best", "last"]
 Selection = Literal["f1_weighted", "f1_macro"]  # the validation metric that chooses the epoch

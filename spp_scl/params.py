@@ -93,7 +93,18 @@ class FinetunedParams(Section):
     decay: options.Decay
     clip: NonNegative
     accumulation: Count
+    frozen_epochs: Annotated[int, Field(ge=0)]
     precision: options.Precision
+
+
+class ViewsParams(Section):
+    """The part `views` of the section of a method that reads second views."""
+
+    translations: Annotated[str, Field(min_length=1)]
+    repair: bool
+    missing: options.Missing
+    draws: Count
+    seed: Seed
 
 
 class TsneParams(Section):

@@ -27,6 +27,8 @@ def main(params: Params) -> None:
     floors = read_json("reports/floors.json", "the floors")
     found = evaluate(model, artifact, data)
     figures = audit(model, artifact, data, found.logits, repeats, floors, params.seed)
+    if views := read_json("reports/views.json", "the second views' report"):
+        figures["translations"] = views
     findings = describe_findings(figures, len(repeats), model)
     test = found.embeddings[found.embeddings["split"] == "test"]
     coordinates = project(test, list(model.spaces), params.tsne.perplexity, params.seed)

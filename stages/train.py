@@ -25,9 +25,9 @@ CHECKPOINT = Path("reports/.checkpoint.tmp")
 
 def main(params: Params) -> None:
     recipe = read_recipe("models/recipe.json")
-    data = load_dataset(params.dataset)
+    network = load_method(recipe.method).network
+    data = load_dataset(params.dataset, views=network.reads.views)
     if params.train.weights != "trained":
-        network = load_method(recipe.method).network
         use_model_file(params.train.weights, network, data, params.train.threads)
         return
     started = time.perf_counter()
@@ -68,7 +68,8 @@ def main(params: Params) -> None:
 
 def train_along(dataset: str, recipe: TrainingRecipe, options: dict[str, Any]) -> None:
     """What the other processes do."""
-    train(load_dataset(dataset), recipe, **options, log_folder=None)
+    data = load_dataset(dataset, views=load_method(recipe.method).network.reads.views)
+    train(data, recipe, **options, log_folder=None)
 
 
 def use_model_file(path: str, network: type[Method], data: Data, threads: int) -> None:

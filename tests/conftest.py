@@ -12,6 +12,7 @@ from spp_scl.batches.data import load_data
 from spp_scl.clean.cleaning import clean_rows
 from spp_scl.encoders.pictures import encode_images
 from spp_scl.encoders.texts import encode_texts
+from spp_scl.encoders.views import encode_views
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.sample import write_sample
 from spp_scl.split.splitting import split_table
@@ -38,17 +39,32 @@ def sample(tmp_path_factory):
         split=folder / "split.parquet",
         images=folder / "image.h5",
         texts=folder / "text.h5",
+        views=folder / "views",
     )
     table.to_parquet(files.clean, index=False)
     split.to_parquet(files.split, index=False)
     encode_images(table, raw, files.images, **ENCODING)
     encode_texts(table, files.texts, max_positions=202, **ENCODING)
+    train = split.loc[split["split"] == "train", "id"]
+    train = table[table["id"].isin(train)].reset_index(drop=True)
+    # Some with a translation, some without a second view.
+    translations = [None if i % 5 == 0 else f"{text} too" for i, text in enumerate(train["text"])]
+    views = {
+        "content": "features",
+        "draws": 2,
+        "seed": 3,
+        "image": ENCODING,
+        "text": {**ENCODING, "max_positions": 202},
+    }
+    files.views.mkdir()
+    images, texts = files.views / "image.h5", files.views / "text.h5"
+    encode_views(train, translations, raw, images, texts, views, table["text"].tolist())
     return files
 
 
 @pytest.fixture(scope="session")
 def data(sample):
-    return load_data(sample.clean, sample.split, sample.images, sample.texts)
+    return load_data(sample.clean, sample.split, sample.images, sample.texts, sample.views)
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ ORDER = [
     "audit",
 ]
 STAGES = sorted(stages())
+VIEWS = "data/views/${dataset}"
 
 # What `load_dataset` reads: a dataset with its split and its features.
 DATASET = {"data/clean/${dataset}.parquet", "data/split/${dataset}.parquet", "data/features/${dataset}"}
@@ -79,9 +80,10 @@ def test_a_stage_declares_the_files_that_its_script_names(name):
     named = {"data/raw/${dataset}" if path == "data/raw" else path for path in named}
     stage = stages()[name]
     deps = {dep for dep in stage["deps"] if dep.startswith(("data", "reports", "models"))}
-    if "load_dataset(params.dataset)" in script:
-        assert deps >= DATASET
-        deps -= DATASET
+    if "load_dataset(params.dataset" in script:
+        loaded = DATASET | ({VIEWS} if ", views=" in script else set())
+        assert deps >= loaded
+        deps -= loaded
     # model.json lies beside the weights, and the SVG of a picture beside the PNG.
     beside = {path for path in outputs(stage) | dict.fromkeys(deps) if path.endswith((".svg", "model.json"))}
     assert named == (outputs(stage).keys() | deps) - beside

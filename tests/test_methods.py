@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from ruamel.yaml import YAML
 
 from spp_scl.batches.batch import FeatureStore, Sizes
 from spp_scl.errors import UserError
@@ -15,24 +14,31 @@ from spp_scl.features.store import read_images, read_texts
 from spp_scl.methods import check_settings, list_methods, load_method, require_reads
 from spp_scl.methods.shared.method import count_parameters
 from spp_scl.methods.shared.prediction import predict
+from spp_scl.params import load_params
+from spp_scl.recipe import choose_recipe
 from spp_scl.training.recipe import TrainingRecipe, make_method
 from spp_scl.training.state import TrainingState
 from spp_scl.training.training import train_batch
 from tests.pipeline import ROOT, ran, run, small_clone
 
 METHODS = list_methods()
-COMMITTED = YAML(typ="safe").load(ROOT / "params.yaml")
+COMMITTED = load_params(ROOT / "params.yaml")
+# Networks of millions of values, in a size that a test can train.
+SMALL = {"clmlf": {"width": 32, "heads": 4, "fusion_layers": 2, "image_layers": 1}}
+
+# What a Transformer needs to learn a batch by heart: small steps, and no contrasts that pull elsewhere.
+HEART = {"clmlf": {"learning_rate": 0.001, "lbcl_weight": 0.0, "dbcl_weight": 0.0}}
 
 
 def recipe(method, **changes):
-    settings = {**COMMITTED[method], **changes}
-    if settings.get("alpha", 0) is None:
-        settings["alpha"] = COMMITTED["alpha"]
-    return TrainingRecipe(method, check_settings(method, settings), "frozen", {}, None)
+    section = {**COMMITTED.methods[method], **SMALL.get(method, {}), **changes}
+    params = COMMITTED.model_copy(update={"method": method, "methods": {method: section}})
+    settings = check_settings(method, choose_recipe(params)["settings"])
+    return TrainingRecipe(method, settings, "frozen", {}, None)
 
 
 def without_dropout(method):
-    return {key: 0.0 for key in COMMITTED[method] if key.endswith("dropout")}
+    return {key: 0.0 for key in COMMITTED.methods[method] if key.endswith("dropout")}
 
 
 def variants():
@@ -40,6 +46,10 @@ def variants():
     found = [pytest.param(name, {}, id=name) for name in METHODS]
     others = {
         "bilstm": [{"pool": "mean"}, {"embedding": "static"}],
+        "clmlf": [
+            {"first_view": "drawn", "lbcl_mean": "pairs"},
+            {"tokens": "view", "outputs": "three"},
+        ],
         "cnn": [{"embedding": "static"}],
         "concat": [{"text": "cls"}],
     }
@@ -50,18 +60,20 @@ def variants():
 
 @pytest.fixture(scope="module")
 def blanks(sample, data):
-    """The sample's rows, whose first three lack the text, the picture, and both."""
+    """The sample's rows; the first three training ones lack the text, the picture, and both."""
     images, texts = read_images(sample.images), read_texts(sample.texts)
+    first, second, third = data.rows["train"][:3].tolist()
     index = images.index.clone()
-    index[[1, 2]] = -1
-    cut = texts.offsets[[0, 2]], texts.offsets[[1, 3]]
+    index[[second, third]] = -1
+    textless = torch.tensor([first, third])
+    cut = texts.offsets[textless], texts.offsets[textless + 1]
     kept = torch.ones(len(texts.pieces), dtype=torch.bool)
-    for first, last in zip(*cut, strict=True):
-        kept[first:last] = False
+    for begin, end in zip(*cut, strict=True):
+        kept[begin:end] = False
     lengths = texts.offsets.diff()
-    lengths[[0, 2]] = 0
+    lengths[textless] = 0
     cls = texts.cls.clone()
-    cls[[0, 2]] = 0
+    cls[textless] = 0
     texts = replace(
         texts,
         words=texts.words[kept],
@@ -69,7 +81,9 @@ def blanks(sample, data):
         cls=cls,
         offsets=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]),
     )
-    return FeatureStore(replace(images, index=index), texts, data.labels, torch.device("cpu"))
+    store = FeatureStore(replace(images, index=index), texts, data.labels, torch.device("cpu"))
+    store.views = data.source.views
+    return store
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -79,7 +93,11 @@ def test_a_method_says_what_it_is_and_its_committed_parameters_are_taken(name):
     assert method.network.paper
     assert method.network.reads.text or method.network.reads.image
     assert (ROOT / f"spp_scl/methods/{name}.py").read_text().startswith('"""')
-    assert recipe(name).settings.model_dump().keys() == COMMITTED[name].keys()
+    assert recipe(name).settings.model_dump().keys() == COMMITTED.methods[name].keys() - {
+        "views",
+        "published",
+    }
+    assert method.network.reads.views == ("views" in COMMITTED.methods[name])
     with pytest.raises(UserError, match=rf"{name}\.batch_siz: unknown key"):
         recipe(name, batch_siz=3)
 
@@ -108,9 +126,8 @@ def test_padding_and_what_shares_a_batch_change_no_prediction(data, name, change
 @pytest.mark.parametrize(("name", "changes"), variants())
 def test_a_batch_is_learned_by_heart(data, name, changes):
     # Features of an untrained encoder differ little from post to post, so a linear layer takes large steps.
-    state = TrainingState.start(
-        recipe(name, learning_rate=0.01, weight_decay=0.0, **without_dropout(name), **changes), data, seed=1
-    )
+    settings = {"learning_rate": 0.01, "weight_decay": 0.0, **without_dropout(name), **HEART.get(name, {})}
+    state = TrainingState.start(recipe(name, **settings, **changes), data, seed=1)
     state.model.train()
     batch = data.source.batch(data.rows["train"][:16])
     losses = []
@@ -142,12 +159,13 @@ def test_blank_texts_and_pictures_train_and_predict_finite_numbers(data, blanks,
     blank = replace(data, source=blanks)
     state = TrainingState.start(recipe(name, **changes), blank, seed=1)
     # Mixed with whole posts, and alone: no word and no picture in the whole batch.
-    for rows in (torch.arange(16), torch.tensor([2, 2])):
+    train = data.rows["train"][:16]
+    for rows in (train, train[[2, 2]]):
         state.model.train()
         logged = train_batch(state, blanks.batch(rows), last=True)
         assert logged["loss"].isfinite()
     assert all(p.isfinite().all() for p in state.model.parameters())
-    output = predict(state.model, blanks, torch.arange(16), 16, seed=1)
+    output = predict(state.model, blanks, train, 16, seed=1)
     assert output.logits.isfinite().all()
     for space, vectors in output.vectors.items():
         assert vectors.isfinite().all()
@@ -173,6 +191,12 @@ TABLE = 50 * 768
         ("bilstm", {"embedding": "static"}, 768 * 100 + 100 + 2 * 400 * (100 + 100 + 2) + 100 + 303),
         ("bilstm", {"embedding": "static", "pool": "mean"}, 153_800 + 937_984 + 512 * 256 + 256 + 771),
         ("spp_scl", {"fusion": "batch"}, 716_323),
+        # A layer; both projections; the score; the classifier.
+        (
+            "clmlf",
+            {"width": 768, "heads": 12, "fusion_layers": 3, "image_layers": 2, "text_layer": True},
+            5 * 7_087_872 + 769 * 768 + 2049 * 768 + (769 * 384 + 385) + (769 * 384 + 385 * 3),
+        ),
     ],
 )
 def test_a_network_has_as_many_parameters_as_its_paper_makes_of_these_sizes(name, changes, expected):

@@ -38,7 +38,8 @@ def audit(
         seed: draws the bootstrap's resamples.
 
     Returns:
-        Numbers in the sections coupling, repeats, training, floors and uncertainty.
+        Numbers in the sections coupling, repeats, training, floors and uncertainty; the stage adds
+        translations where the method has second views.
     """
     labels = data.labels[data.rows["test"]].numpy()
     predictions = logits.argmax(dim=1).numpy()

@@ -23,13 +23,16 @@ def describe_findings(figures: Mapping[str, Mapping], tweets: int, model: Method
         model: that was audited.
     """
     own = figures["repeats"]["with"]
-    return {
+    found = {
         "coupling": _describe_coupling(figures["coupling"], tweets, model),
         "repeats": _describe_repeats(figures["repeats"], tweets),
         "training": _describe_training(figures["training"], model),
         "floors": _describe_floors(figures["floors"], own),
         "uncertainty": _describe_uncertainty(figures["uncertainty"], own, tweets),
     }
+    if "translations" in figures:
+        found["translations"] = _describe_translations(figures["translations"])
+    return found
 
 
 def _describe_coupling(c: Mapping[str, Mapping], tweets: int, model: Method) -> str:
@@ -82,6 +85,20 @@ def _describe_training(training: Mapping, model: Method) -> str:
         )
     kept = f"The weights are those of epoch {training['best_epoch']} of {training['epochs']}."
     return " ".join([*model.describe(training), kept])
+
+
+def _describe_translations(t: Mapping) -> str:
+    """Do the second views' texts belong to their tweets?"""
+    finding = f"Of {t['rows']} training tweets {t['translated']} have a translation"
+    if t["overlap"] is None:
+        return f"{finding}, which the contrast of the two views needs."
+    finding += (
+        f" ({t['same']} the tweet itself). On average {_percent(t['overlap'])} of a tweet's words are in its "
+        f"translation, and {_percent(t['overlap_next'])} in the next tweet's"
+    )
+    if t["overlap"] <= 2 * t["overlap_next"]:
+        return f"{finding}: they may belong to other tweets."
+    return f"{finding}."
 
 
 def _describe_floors(floors: Mapping[str, Mapping], own: Mapping[str, float]) -> str:

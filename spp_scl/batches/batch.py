@@ -38,6 +38,8 @@ class Batch:
         text: gives `Text`; a blank text has no words and a cls of zeros.
         image: gives (M, P, C), the maps of the rows that have a picture, in their order.
         pieces: gives (W,) int64, the words' ids in the text encoder's vocabulary.
+        view: gives another view of the rows, of the training alone: `drawn`, the pictures changed at random,
+            or `translated`, the texts translated too. None: no row has one.
     """
 
     order: torch.Tensor
@@ -48,6 +50,22 @@ class Batch:
     text: Callable[[], Text]
     image: Callable[[], torch.Tensor]
     pieces: Callable[[], torch.Tensor]
+    view: Callable[[str], "View | None"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A second view of some of a batch's rows.
+
+    Args:
+        batch: the view.
+        rows: (n,) which rows of the first batch it is of.
+        place: (n,) where they are in this one.
+    """
+
+    batch: Batch
+    rows: torch.Tensor
+    place: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -152,13 +170,29 @@ class FeatureStore:
     """All rows' features in float16, on the GPU where they fit, else in main memory."""
 
     def __init__(
-        self, images: ImageFeatures, texts: TextFeatures, labels: torch.Tensor, device: torch.device
+        self,
+        images: ImageFeatures,
+        texts: TextFeatures,
+        labels: torch.Tensor,
+        device: torch.device,
+        text_of: torch.Tensor | None = None,
     ):
+        """Take a file's rows.
+
+        Args:
+            images: of N rows.
+            texts: of N rows, or of those that `text_of` names.
+            labels: (N,).
+            device: of the batches.
+            text_of: (N,) which text a row has; None: its own.
+        """
         self.device = device
-        self.lengths = texts.offsets.diff()
+        self._text_of = torch.arange(len(texts.offsets) - 1) if text_of is None else text_of
+        self.lengths = texts.offsets.diff()[self._text_of]
         self._labels = labels
         self._starts = texts.offsets[:-1]
         self._index = images.index
+        self.views: dict[str, Any] = {}
         fits = _fits(device, texts.words, images.maps, texts.cls)
         storage = device if fits else torch.device("cpu")
         self._words, self._maps, self._cls = (t.to(storage) for t in (texts.words, images.maps, texts.cls))
@@ -174,13 +208,15 @@ class FeatureStore:
         """See `Source`."""
         layout = Layout.of(rows, self.lengths, self._labels, self._index, self.device)
         rows, packing, pictures = layout.rows, layout.packing, layout.pictures
-        words = self._starts[rows].to(self.device)[packing.text] + packing.time
+        texts = self._text_of[rows]
+        words = self._starts[texts].to(self.device)[packing.text] + packing.time
         return Batch(
             **layout.fields,
             # Gathered once, however often they are asked for.
-            text=cache(lambda: Text(self._take(self._words, words), self._take(self._cls, rows))),
+            text=cache(lambda: Text(self._take(self._words, words), self._take(self._cls, texts))),
             image=cache(lambda: self._take(self._maps, pictures)),
             pieces=cache(lambda: self._pieces[words.cpu()].to(self.device, torch.int64)),
+            view=lambda name: self.views[name].of(rows),
         )
 
     def _take(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from spp_scl.batches.batch import FeatureStore, Source
 from spp_scl.batches.inputs import InputStore
+from spp_scl.batches.views import add_views
 from spp_scl.clean.table import SPLITS, read_clean, read_parquet
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device
@@ -54,19 +55,22 @@ class Data:
         return self.table["id"].iloc[self.rows[split].numpy()].tolist()
 
 
-def load_dataset(name: str, root: Path | str = "data") -> Data:
-    """`load_data` of a dataset's files, where the stages write them."""
+def load_dataset(name: str, root: Path | str = "data", views: bool = False) -> Data:
+    """`load_data` of a dataset's files, where the stages write them; `views`: with second views."""
     root = Path(root)
     return load_data(
         root / f"clean/{name}.parquet",
         root / f"split/{name}.parquet",
         root / f"features/{name}/image.h5",
         root / f"features/{name}/text.h5",
+        root / f"views/{name}" if views else None,
     )
 
 
-def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: Path | str) -> Data:
-    """Read a clean table, its split and its features.
+def load_data(
+    clean: Path | str, split: Path | str, images: Path | str, texts: Path | str, views: Path | None = None
+) -> Data:
+    """Read a clean table, its split and its features; and from the folder `views` train's second views.
 
     Raises:
         UserError: a file is missing or damaged, or they are not of the same rows.
@@ -91,7 +95,7 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
     digest = hashlib.sha256(f"{selection} {image_file.digest} {text_file.digest}".encode())
     for part in (labels, *rows.values()):
         digest.update(part.numpy().tobytes())
-    source: Source
+    source: FeatureStore | InputStore
     if isinstance(image_file, ImageFeatures) and isinstance(text_file, TextFeatures):
         source = FeatureStore(image_file, text_file, labels, choose_device())
     elif isinstance(image_file, ImageInputs) and isinstance(text_file, TextInputs):
@@ -101,6 +105,8 @@ def load_data(clean: Path | str, split: Path | str, images: Path | str, texts: P
             f"{images} and {texts}: one holds features and the other what encoders read; rebuild both with "
             "`dvc repro`"
         )
+    if views is not None:
+        digest.update(add_views(source, image_file, text_file, labels, rows["train"], views).encode())
     return Data(
         table,
         [str(name) for name in table["label"].cat.categories],

@@ -3,6 +3,7 @@
 Shapes: B batch, T token positions, W words in all, M pictures in all, L layers, D text width.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,11 +24,27 @@ class InputStore:
     module that holds it is set.
     """
 
-    def __init__(self, images: ImageInputs, texts: TextInputs, labels: torch.Tensor, device: torch.device):
-        self.device = device
+    def __init__(
+        self,
+        images: ImageInputs,
+        texts: TextInputs,
+        labels: torch.Tensor,
+        device: torch.device,
+        text_of: torch.Tensor | None = None,
+        augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ):
+        """Take a file's rows; arguments as `FeatureStore`'s.
+
+        Args:
+            augment: changes pictures, (M, 3, H, W) uint8, each time that a batch's are asked for.
+        """
+        self.device, self._augment = device, augment
+        self._text_of = torch.arange(len(texts.offsets) - 1) if text_of is None else text_of
+        self.views: dict[str, Any] = {}
+        self.partners: list[InputStore] = []
         self._labels, self._texts, self._images = labels, texts, images
         self._index, self._pixels = images.index, images.pixels
-        self._tokens = texts.offsets.diff()
+        self._tokens = texts.offsets.diff()[self._text_of]
         around = texts.prefix + texts.suffix
         positions = self._tokens
         if texts.padding == "kept":
@@ -43,7 +60,8 @@ class InputStore:
             encoders: on the device; whether they are trained is theirs (`requires_grad`).
             precision: `fp32`, `bf16` or `fp16`, in which they compute; what they give is float32.
         """
-        self._encoders, self._precision = dict(encoders.items()), precision
+        for store in (self, *self.partners):
+            store._encoders, store._precision = dict(encoders.items()), precision
 
     def sizes(self, classes: int) -> Sizes:
         """See `Source`; an encoder that is not in use counts 0."""
@@ -82,12 +100,21 @@ class InputStore:
             encoder = self._encoders["image"]
             if not len(pictures):
                 return torch.zeros(0, encoder.positions, encoder.channels, device=self.device)
-            return self._run(encoder, self._pixels[pictures].to(self.device))
+            pixels = self._pixels[pictures]
+            if self._augment is not None:
+                pixels = self._augment(pixels)
+            return self._run(encoder, pixels.to(self.device))
 
         def pieces() -> torch.Tensor:
             raise UserError("encoders: word pieces are read from the cache alone; choose encoders=frozen")
 
-        return Batch(**layout.fields, text=text, image=image, pieces=pieces)
+        return Batch(
+            **layout.fields,
+            text=text,
+            image=image,
+            pieces=pieces,
+            view=lambda name: self.views[name].of(rows),
+        )
 
     @torch.inference_mode()
     def encode(self, rows: torch.Tensor, batch_size: int) -> FeatureStore:
@@ -137,7 +164,7 @@ class InputStore:
         mask = steps < lengths[:, None]
         if self._texts.padding_side == "left":
             mask = mask.flip(1)
-        starts = self._texts.offsets[rows]
+        starts = self._texts.offsets[self._text_of[rows]]
         # All tokens, text by text, as the mask takes them.
         skipped = (starts - lengths.cumsum(0) + lengths).repeat_interleave(lengths)
         ids[mask] = self._texts.tokens[torch.arange(len(skipped)) + skipped].long()

@@ -3,7 +3,7 @@
 Shapes: H x W of a prepared picture, P positions, C channels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ _PIXELS = ("clean/pictures.py", "encoders/image.py", "encoders/pictures.py")
 _FEATURES = ("encoders/encode.py", "features/device.py")
 
 
-class _Pictures:
+class Pictures:
     """The different pictures of a clean table."""
 
     name = "pictures"
@@ -60,8 +60,12 @@ class _Pictures:
         # Channels last, as pictures come and as the network wants them.
         pixels = torch.zeros(self.batch_size, *self.encoder.side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
         for i, item in enumerate(batch):
-            pixels[i] = prepare_picture(self.paths[item], self.hashes[item], self.encoder)
+            pixels[i] = self.prepare_one(item)
         return (pixels,)
+
+    def prepare_one(self, item: int) -> torch.Tensor:
+        """A picture as the encoder gets it, (3, H, W) uint8."""
+        return prepare_picture(self.paths[item], self.hashes[item], self.encoder)
 
     def forward(self, *prepared: torch.Tensor) -> torch.Tensor:
         parts = prepared[0].split(AT_ONCE if self.device.type == "cpu" else self.batch_size)
@@ -71,7 +75,7 @@ class _Pictures:
         return (features,)
 
 
-class _PreparedPictures(_Pictures):
+class _PreparedPictures(Pictures):
     """The same, prepared and no more."""
 
     def __init__(self, *of: Any):
@@ -92,6 +96,7 @@ def encode_images(
     batch_size: int,
     precision: str,
     content: Content = "features",
+    pictures: Callable[..., Pictures] = Pictures,
 ) -> None:
     """Encode the pictures of a clean table, each different one once, into an HDF5 file.
 
@@ -107,6 +112,7 @@ def encode_images(
             not depend on how many others there are.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         content: `features`, or `inputs`: the prepared pictures, for training with the encoder in the loop.
+        pictures: puts together what is encoded as features.
 
     Raises:
         UserError: the encoder cannot be had, a picture has gone, the disk is full.
@@ -134,7 +140,7 @@ def encode_images(
         encode(_PreparedPictures(table, folder, encoder, torch.device("cpu"), batch_size), path, info)
         return
     encoder.optimize(device, precision)
-    encode(_Pictures(table, folder, encoder, device, batch_size), path, info)
+    encode(pictures(table, folder, encoder, device, batch_size), path, info)
 
 
 def prepare_picture(path: Path, known: str, encoder: ImageEncoder) -> torch.Tensor:

@@ -130,7 +130,7 @@ def _tokenize(
         log.info("%d text(s) reach %d positions and may be cut", cut, encoder.max_positions)
     arrays = [np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)]
     keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in arrays]
-    return table["id"].tolist(), arrays, blank, np.stack(keys)
+    return table["id"].tolist(), arrays, blank, np.array(keys, np.uint8).reshape(-1, 32)
 
 
 def encode_texts(
@@ -144,6 +144,7 @@ def encode_texts(
     max_positions: int,
     padding: Padding = "masked",
     content: Content = "features",
+    vocabulary: Sequence[str] | None = None,
 ) -> None:
     """Encode the texts of a clean table into an HDF5 file.
 
@@ -161,13 +162,15 @@ def encode_texts(
         padding: `masked`: a text has its words and no more; `kept`: it has every position between the special
             tokens of a text of `max_positions`, padding too, as the released code's BiLSTM sees it.
         content: `features`, or `inputs`: the token ids, for training with the encoder in the loop.
+        vocabulary: the texts that an untrained encoder's is collected from; None: the table's.
 
     Raises:
         UserError: the encoder cannot be had or does not fit, or the disk is full.
     """
     device = choose_device()
     precision = choose_precision(device, precision)
-    encoder = load_text_encoder(weights, seed, table["text"].tolist(), max_positions)
+    collected = table["text"].tolist() if vocabulary is None else vocabulary
+    encoder = load_text_encoder(weights, seed, collected, max_positions)
     if encoder.max_positions < max_positions:
         log.info(
             "text_features.max_positions: %d are asked for, and %s has %d: texts are cut there",

@@ -53,6 +53,6 @@ class Concat(Method):
         """Logits, and fused (B, 512), text (B, D) and image (B, C); what a post lacks is zero."""
         read = batch.text()
         text = read.cls[:, -1] if self.params.text == "cls" else batch.packing.mean(read.words[:, -1])
-        image = mean_map(batch)
+        image = mean_map(batch.image(), batch.has_image)
         fused = self.hidden(torch.cat([text, image], dim=1))
         return Output(self.fc(self.dropout(fused)), {"fused": fused, "text": text, "image": image})

@@ -41,5 +41,5 @@ class ResNet(Method):
 
     def forward(self, batch: Batch) -> Output:
         """Logits, and the vector image (B, C), zero for a blank picture."""
-        image = mean_map(batch)
+        image = mean_map(batch.image(), batch.has_image)
         return Output(self.fc(self.dropout(image)), {"image": image})

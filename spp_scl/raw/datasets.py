@@ -23,6 +23,8 @@ class Dataset:
             format) in data/published, or nowhere (None).
         only_published: whether its splits were labeled in different ways, so that any other split would
             mix them.
+        translated_together: the splits whose texts CLMLF translated in one go, where its published file has
+            slipped against the ids; empty: it has not.
     """
 
     read: Callable[[Path], list[RawRow]]
@@ -30,6 +32,7 @@ class Dataset:
     selection: Selection = "f1_weighted"
     published: Literal["inside", "files"] | None = None
     only_published: bool = False
+    translated_together: tuple[tuple[str, ...], ...] = ()
 
 
 DATASETS: dict[str, Dataset] = {
@@ -39,6 +42,13 @@ DATASETS: dict[str, Dataset] = {
     "mvsa_single": Dataset(partial(mvsa.read_mvsa, annotators=1), mvsa.CLASSES, published="files"),
     "mvsa_multiple": Dataset(partial(mvsa.read_mvsa, annotators=3), mvsa.CLASSES, published="files"),
     # Training labels come from hashtags, the others from people.
-    "hfm": Dataset(hfm.read_hfm, hfm.CLASSES, "f1_macro", published="inside", only_published=True),
+    "hfm": Dataset(
+        hfm.read_hfm,
+        hfm.CLASSES,
+        "f1_macro",
+        published="inside",
+        only_published=True,
+        translated_together=(("train",), ("valid", "test")),
+    ),
     "own": Dataset(own.read_own, None, published="inside"),
 }

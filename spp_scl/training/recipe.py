@@ -79,4 +79,5 @@ def make_method(recipe: TrainingRecipe, data: Data, seed: int) -> Method:
     model = network(recipe.settings, data.source.sizes(len(data.classes)))
     if encoders is not None:
         model.encoders = encoders
+        model.prepare_encoders()
     return model.to(data.source.device)

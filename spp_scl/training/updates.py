@@ -13,6 +13,8 @@ from spp_scl.methods.shared.method import Method, Step
 from spp_scl.params import FinetunedParams
 from spp_scl.training.recipe import TrainingRecipe
 
+_ENCODER_GROUPS = 2  # what decays, and what does not
+
 
 class Updates:
     """AdamW over a method's groups of parameters, and over the encoders' where they are trained.
@@ -50,8 +52,12 @@ class Updates:
         if self._finetuned is None:
             self.scheduler = lr_scheduler.StepLR(self.optimizer, settings.lr_step, settings.lr_decay)
         else:
-            total = settings.epochs * -(-batches // self._every) * model.steps_a_batch
-            self.scheduler = lr_scheduler.LambdaLR(self.optimizer, _schedule(self._finetuned, total))
+            epoch = -(-batches // self._every) * model.steps_a_batch
+            factor = _schedule(self._finetuned, settings.epochs * epoch)
+            frozen = self._finetuned.frozen_epochs * epoch
+            own = [factor] * (len(groups) - _ENCODER_GROUPS)
+            encoders = [lambda update: factor(update) if update >= frozen else 0.0] * _ENCODER_GROUPS
+            self.scheduler = lr_scheduler.LambdaLR(self.optimizer, own + encoders)
         self._waiting = 0
 
     def apply(self, step: Step, last: bool) -> None:

@@ -6,8 +6,6 @@ Shapes: B batch, W words in all, C channels, V word pieces in the vocabulary, E 
 import torch
 from torch import nn
 
-from spp_scl.batches.batch import Batch
-
 
 def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The mean over the true positions, (B, N, K) and (B, N) to (B, K); zero where there is none."""
@@ -15,11 +13,11 @@ def masked_mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def mean_map(batch: Batch) -> torch.Tensor:
-    """Each picture's mean over its positions, (B, C); zero for a blank one."""
-    pooled = batch.image().mean(dim=1)  # (M, C)
-    there = batch.has_image.nonzero()[:, 0]
-    return pooled.new_zeros(len(batch.has_image), pooled.shape[1]).index_copy(0, there, pooled)
+def mean_map(maps: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
+    """Each picture's mean over its positions, (M, P, C) and (B,) to (B, C); zero for a blank one."""
+    pooled = maps.mean(dim=1)  # (M, C)
+    there = has_image.nonzero()[:, 0]
+    return pooled.new_zeros(len(has_image), pooled.shape[1]).index_copy(0, there, pooled)
 
 
 def word_vectors(vocabulary: torch.Tensor, embedding: str) -> nn.Embedding:

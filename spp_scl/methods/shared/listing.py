@@ -64,6 +64,7 @@ def describe(name: str, values: dict[str, Any], published: Sequence[dict[str, An
     method = load_method(name)
     network, reads = method.network, method.network.reads
     inputs = [f"{part} ({what})" for part, what in (("text", reads.text), ("image", reads.image)) if what]
+    inputs += ["second views"] if reads.views else []
     settings = [f"{key} {_show(values[key])}" if key in values else key for key in method.params.model_fields]
     rows = [f"{row['dataset']}: {_figures(row)} ({row['source']})" for row in published]
     facts = [

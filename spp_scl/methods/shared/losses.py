@@ -53,6 +53,40 @@ def inter_modal_loss(
     return _contrast(logits, _same(labels), torch.ones_like(logits, dtype=torch.bool))
 
 
+def label_contrast(
+    vectors: torch.Tensor, labels: torch.Tensor, temperature: float, *, inside: bool, pairs: bool
+) -> torch.Tensor:
+    """CLMLF's LBCL (Algorithm 1): each sample against all of its batch, itself among its positives.
+
+    Args:
+        vectors: (B, K), as they are, not normalized.
+        labels: (B,).
+        temperature: tau.
+        inside: whether tau divides the products, as written; else the loss, as released.
+        pairs: whether all pairs of a label weigh the same, as released; else all anchors.
+    """
+    products = vectors @ vectors.T
+    log_probability = (products / temperature if inside else products).log_softmax(dim=1)
+    same = _same(labels)
+    if pairs:
+        loss = -log_probability[same].mean()
+    else:
+        loss = -(torch.where(same, log_probability, 0).sum(dim=1) / same.sum(dim=1)).mean()
+    return loss if inside else loss / temperature
+
+
+def view_contrast(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
+    """CLMLF's DBCL (Algorithm 2): each sample's second view among those of its batch.
+
+    Args:
+        first: (n, K).
+        second: (n, K), in the same order.
+        temperature: tau.
+    """
+    target = torch.arange(len(first), device=first.device)
+    return F.cross_entropy(first @ second.T / temperature, target)
+
+
 def _same(labels: torch.Tensor) -> torch.Tensor:
     return labels[:, None] == labels[None, :]
 

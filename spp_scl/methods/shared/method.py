@@ -41,10 +41,12 @@ class Reads:
     Args:
         text: `layers`: the encoder's hidden states; `pieces`: word pieces alone; None: nothing.
         image: `map`: the encoder's positions; None: nothing.
+        views: whether it learns from second views; its section of `params.yaml` then has a part `views`.
     """
 
     text: Literal["layers", "pieces"] | None = None
     image: Literal["map"] | None = None
+    views: bool = False
 
     @property
     def encoders(self) -> list[str]:
@@ -108,6 +110,9 @@ class Method(nn.Module, ABC):
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups of parameters, as torch takes them, the encoders' not among them."""
         return [{"params": [p for name, p in self.named_parameters() if not name.startswith("encoders.")]}]
+
+    def prepare_encoders(self) -> None:
+        """Say which of `encoders` are not trained, where they are in the loop and trained."""
 
     @property
     def couples_batch(self) -> bool:
