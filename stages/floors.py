@@ -18,6 +18,7 @@ def main(params: Params) -> None:
         # The floors are of the encoders as they come, whatever the training makes of them.
         sources = choose_sources(params.image_features, params.text_features, params.dataset)
         encoders = load_encoders(sources, sources, data.table["text"].tolist())
+        data.source.require(encoders)
         data.source.use(encoders.to(data.source.device), "fp32")
     floors, predictions = compute_floors(data)
     with (

@@ -13,7 +13,9 @@ from spp_scl.encoders.image import load_image_encoder
 from spp_scl.encoders.pictures import encode_images
 from spp_scl.encoders.text import load_text_encoder
 from spp_scl.encoders.texts import encode_texts
-from spp_scl.features.store import read_images, read_texts
+from spp_scl.errors import UserError
+from spp_scl.features.encoder import EncoderInfo
+from spp_scl.features.store import ImageInputs, TextInputs, read_images, read_texts
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.training.training import train_batch
 from tests.conftest import ENCODING
@@ -33,10 +35,14 @@ def load_both(texts):
 
 @pytest.fixture(scope="module", params=["masked", "kept"])
 def stores(request, sample, tmp_path_factory):
-    """The same few posts as features and as inputs; one has no text, one no picture, one neither."""
+    """The same few posts as features and as inputs; one has no text, one no picture, one neither.
+
+    And one has a text that the tokenizer finds nothing in.
+    """
     folder, padding = tmp_path_factory.mktemp("inputs"), request.param
     table = sample.table.head(ROWS).copy()
     table.loc[table.index[[2, 5]], "text"] = ""
+    table.loc[table.index[3], "text"] = "\ue000"
     table.loc[table.index[[4, 5]], ["image", "picture"]] = None
     options = {**ENCODING, "precision": "fp32"}
     for content in ("features", "inputs"):
@@ -79,7 +85,7 @@ def encoders(stores, loaded):
     loaded.load_state_dict(kept)
 
 
-@pytest.mark.parametrize("rows", [list(range(ROWS)), [7, 5, 0, 2], [5], [2, 5], [4]])
+@pytest.mark.parametrize("rows", [list(range(ROWS)), [7, 5, 0, 2], [5], [2, 5], [4], [2, 3], [3]])
 def test_encoders_in_evaluation_mode_give_the_cached_features(stores, encoders, rows):
     rows = torch.tensor(rows)
     cached, live = stores.cached.batch(rows), stores.live.batch(rows)
@@ -95,7 +101,8 @@ def test_encoders_in_evaluation_mode_give_the_cached_features(stores, encoders, 
         assert found.dtype == torch.float32
         assert found.shape == expected.shape
         torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
-    assert not live.text().cls[~live.has_text].any()
+    blank = torch.isin(rows[live.order], torch.tensor([2, 5]))
+    assert not live.text().cls[blank].any()
     assert len(live.image()) == int(live.has_image.sum())
 
 
@@ -160,3 +167,49 @@ def test_each_call_runs_the_encoder_anew_in_training_mode(stores, encoders):
     assert not torch.equal(batch.text().words, batch.text().words)
     batch.image()
     assert not torch.equal(norm.running_mean, still)
+
+
+class Ids(nn.Module):
+    """Gives each position its token's id; its summary is the last one."""
+
+    layers = width = 1
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, ids, mask):
+        return ids[:, :, None, None].float()
+
+    def summary(self, mask):
+        return torch.full((len(mask),), -1)
+
+
+@pytest.mark.parametrize("padding", ["masked", "kept"])
+def test_words_of_texts_padded_on_the_left_are_where_the_cache_has_them(padding):
+    texts = [[5, 6, 9, 2], [], [5, 6, 7, 8, 9, 2]]
+    offsets = torch.tensor([0, *map(len, texts)]).cumsum(0)
+    about = EncoderInfo(*[""] * 7, batch_size=0, code="")
+    tokens = torch.tensor([token for text in texts for token in text], dtype=torch.int32)
+    read = TextInputs(["a", "b", "c"], offsets, tokens, 0, 2, 1, 8, padding, "left", about, "")
+    images = ImageInputs(
+        read.ids, torch.full((3,), -1), torch.zeros(0, 3, 2, 2, dtype=torch.uint8), about, ""
+    )
+    store = InputStore(images, read, torch.zeros(3, dtype=torch.int64), CPU)
+    store.use(nn.ModuleDict({"text": Ids()}), "fp32")
+    batch = store.batch(torch.tensor([0, 1, 2]))
+    text = batch.text()
+    found = [text.words[batch.packing.text == i, 0, 0].tolist() for i in batch.order.argsort()]
+    wanted = [[5, 6], [], [5, 6, 7, 8]]
+    if padding == "kept":  # every position but the last two, which are special, is a word
+        wanted = [[1, 1, 1, 1, 5, 6], [], [1, 1, 5, 6, 7, 8]]
+    assert found == wanted
+    assert text.cls[batch.order.argsort(), 0, 0].tolist() == [2, 0, 2]
+
+
+def test_an_encoder_that_was_replaced_since_is_refused(stores, encoders):
+    stores.live.require(encoders)
+    with torch.no_grad():
+        next(encoders["text"].parameters()).add_(1)
+    with pytest.raises(UserError, match=r"text_features\.weights: not the encoder that prepared the inputs"):
+        stores.live.require(encoders)

@@ -119,7 +119,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Layout:
+class Arrangement:
     """How rows lie in a batch, whatever is read of them.
 
     Args:
@@ -142,7 +142,7 @@ class Layout:
         labels: torch.Tensor,
         index: torch.Tensor,
         device: torch.device,
-    ) -> "Layout":
+    ) -> "Arrangement":
         """Lay out rows, (B,).
 
         Args:
@@ -206,12 +206,12 @@ class FeatureStore:
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """See `Source`."""
-        layout = Layout.of(rows, self.lengths, self._labels, self._index, self.device)
-        rows, packing, pictures = layout.rows, layout.packing, layout.pictures
+        arranged = Arrangement.of(rows, self.lengths, self._labels, self._index, self.device)
+        rows, packing, pictures = arranged.rows, arranged.packing, arranged.pictures
         texts = self._text_of[rows]
         words = self._starts[texts].to(self.device)[packing.text] + packing.time
         return Batch(
-            **layout.fields,
+            **arranged.fields,
             # Gathered once, however often they are asked for.
             text=cache(lambda: Text(self._take(self._words, words), self._take(self._cls, texts))),
             image=cache(lambda: self._take(self._maps, pictures)),

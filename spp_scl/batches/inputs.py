@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from spp_scl.batches.batch import Batch, FeatureStore, Layout, Sizes, Text
+from spp_scl.batches.batch import Arrangement, Batch, FeatureStore, Sizes, Text
 from spp_scl.encoders.parallel import run_shared
 from spp_scl.errors import UserError
 from spp_scl.features.device import autocast
+from spp_scl.features.encoder import hash_weights
 from spp_scl.features.store import ImageFeatures, ImageInputs, TextFeatures, TextInputs
 from spp_scl.progress import progress
 
@@ -63,6 +64,23 @@ class InputStore:
         for store in (self, *self.partners):
             store._encoders, store._precision = dict(encoders.items()), precision
 
+    def require(self, encoders: nn.ModuleDict) -> None:
+        """Refuse other encoders than those that prepared the inputs.
+
+        Raises:
+            UserError: one has other weights, or another vocabulary.
+        """
+        for name, file in (("image", self._images), ("text", self._texts)):
+            if name not in encoders:
+                continue
+            encoder: Any = encoders[name]
+            more = [encoder.vocabulary_hash()] if name == "text" else []
+            if hash_weights(encoder.state_dict(), *more) != file.encoder.sha256:
+                raise UserError(
+                    f"{name}_features.weights: not the encoder that prepared the inputs, which has been "
+                    f"replaced since; run `dvc repro {name}_features --force`"
+                )
+
     def sizes(self, classes: int) -> Sizes:
         """See `Source`; an encoder that is not in use counts 0."""
         text, image = (self._encoders.get(name) for name in ("text", "image"))
@@ -77,24 +95,26 @@ class InputStore:
 
     def batch(self, rows: torch.Tensor) -> Batch:
         """See `Source`."""
-        layout = Layout.of(rows, self.lengths, self._labels, self._index, self.device)
-        rows, packing, pictures = layout.rows, layout.packing, layout.pictures
+        arranged = Arrangement.of(rows, self.lengths, self._labels, self._index, self.device)
+        rows, packing, pictures = arranged.rows, arranged.packing, arranged.pictures
 
         def text() -> Text:
             encoder = self._encoders["text"]
-            # Blank texts come last, and no encoder sees them.
-            ids, mask = self._pad(rows[self._tokens[rows] > 0])
+            # No encoder sees a blank text; one of special tokens alone has no words either, and is seen.
+            seen = (self._tokens[rows] > 0).nonzero()[:, 0]
+            ids, mask = self._pad(rows[seen])
             if not len(ids):
                 empty = torch.zeros(0, encoder.layers, encoder.width, device=self.device)
                 return Text(empty, empty.new_zeros(len(rows), *empty.shape[1:]))
             states = self._run(encoder, ids, mask)  # (B, T, L, D)
+            seen, texts = seen.to(self.device), torch.arange(len(ids), device=self.device)
+            place = texts.new_zeros(len(rows)).index_copy(0, seen, texts)[packing.text]
             before: int | torch.Tensor = self._texts.prefix
-            if self._texts.padding_side == "left":
-                before = before + ids.shape[1] - mask.sum(dim=1)[packing.text]
+            if self._texts.padding_side == "left" and self._texts.padding != "kept":
+                before = before + ids.shape[1] - mask.sum(dim=1)[place]
             cls = states.new_zeros(len(rows), *states.shape[2:])
-            texts = torch.arange(len(ids), device=self.device)
-            cls = cls.index_copy(0, texts, states[texts, encoder.summary(mask)])
-            return Text(states[packing.text, packing.time + before], cls)
+            cls = cls.index_copy(0, seen, states[texts, encoder.summary(mask)])
+            return Text(states[place, packing.time + before], cls)
 
         def image() -> torch.Tensor:
             encoder = self._encoders["image"]
@@ -109,7 +129,7 @@ class InputStore:
             raise UserError("encoders: word pieces are read from the cache alone; choose encoders=frozen")
 
         return Batch(
-            **layout.fields,
+            **arranged.fields,
             text=text,
             image=image,
             pieces=pieces,
@@ -129,6 +149,7 @@ class InputStore:
         cls = torch.zeros(total, sizes.layers, sizes.text_width)
         index, maps = torch.full((total,), -1), [torch.zeros(0, sizes.positions, sizes.channels)]
         found = 0
+        rows = rows[self.lengths[rows].argsort(descending=True, stable=True)]  # as `predict` takes them
         for part in progress(rows.split(batch_size), desc="encode", unit="batches"):
             batch = self.batch(part)
             own = part[batch.order]

@@ -118,7 +118,8 @@ def encode_images(
         UserError: the encoder cannot be had, a picture has gone, the disk is full.
     """
     device = choose_device()
-    precision = choose_precision(device, precision)
+    if content == "features":
+        precision = choose_precision(device, precision, "image_features.precision")
     encoder = load_image_encoder(weights, seed)
     inputs = content == "inputs"
     info = EncoderInfo(

@@ -168,7 +168,8 @@ def encode_texts(
         UserError: the encoder cannot be had or does not fit, or the disk is full.
     """
     device = choose_device()
-    precision = choose_precision(device, precision)
+    if content == "features":
+        precision = choose_precision(device, precision, "text_features.precision")
     collected = table["text"].tolist() if vocabulary is None else vocabulary
     encoder = load_text_encoder(weights, seed, collected, max_positions)
     if encoder.max_positions < max_positions:

@@ -21,14 +21,19 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose_precision(device: torch.device, precision: str) -> str:
+def choose_precision(device: torch.device, precision: str, key: str = "precision") -> str:
     """Resolve `auto`: bf16 where the processor computes in it, else fp16 on CUDA and fp32 on a CPU.
+
+    Args:
+        device: that computes.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        key: of the parameter, for the message.
 
     Raises:
         UserError: fp16 is asked for on a CPU, which has no fast arithmetic for it.
     """
     if precision == "fp16" and device.type == "cpu":
-        raise UserError("precision fp16 needs a GPU; on a CPU choose auto, bf16 or fp32")
+        raise UserError(f"{key}: fp16 needs a GPU; on a CPU choose auto, bf16 or fp32")
     if precision != "auto":
         return precision
     if device.type == "cuda":

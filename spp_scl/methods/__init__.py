@@ -26,7 +26,7 @@ def load_method(name: str) -> MethodFile:
     """Import a method's file.
 
     Raises:
-        TypeError: it does not define `Params` and one `Method`.
+        TypeError: it does not define `Params` and one `Method` that has `spaces`.
     """
     from spp_scl.methods.shared.method import Method, Recipe
 
@@ -39,22 +39,25 @@ def load_method(name: str) -> MethodFile:
     params = getattr(module, "Params", None)
     if len(networks) != 1 or not (isinstance(params, type) and issubclass(params, Recipe)):
         raise TypeError(f"{module.__file__}: expected a class Params and one subclass of Method")
+    if not getattr(networks[0], "spaces", None):
+        raise TypeError(f"{module.__file__}: {networks[0].__name__} names no `spaces`, which the t-SNE shows")
     return MethodFile(name, params, networks[0])
 
 
-def check_settings(name: str, settings: "dict[str, Any]") -> "Recipe":
+def check_settings(name: str, settings: "dict[str, Any]", where: str = "") -> "Recipe":
     """A method's parameters, checked.
 
     Args:
         name: of the method.
         settings: its section of `params.yaml`, with alpha where it has one.
+        where: they stand, for the message; empty: in `params.yaml`.
 
     Raises:
         UserError: a key is unknown, missing, of a wrong type or out of range.
     """
     from spp_scl.params import check
 
-    return check(load_method(name).params, settings, "params.yaml", f"{name}.")
+    return check(load_method(name).params, settings, where or "params.yaml", f"{name}.")
 
 
 def require_settings(params: "Params") -> None:

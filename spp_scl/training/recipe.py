@@ -10,11 +10,13 @@ import torch
 from spp_scl.batches.data import Data
 from spp_scl.batches.inputs import InputStore
 from spp_scl.encoders.loop import load_encoders
+from spp_scl.errors import first_line
 from spp_scl.features.device import choose_precision
 from spp_scl.files import read_json
 from spp_scl.methods import check_settings, load_method, require_reads
 from spp_scl.methods.shared.method import Method, Recipe
 from spp_scl.params import FinetunedParams
+from spp_scl.previous import damaged_output
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class TrainingRecipe:
 
     def precision(self, device: torch.device) -> str:
         """In which the encoders compute; `live` ones as the released code does."""
-        return choose_precision(device, self.finetuned.precision) if self.finetuned else "fp32"
+        if self.finetuned is None:
+            return "fp32"
+        chosen = choose_precision(device, self.finetuned.precision, "finetuned.precision")
+        return "fp32" if chosen == "fp16" else chosen
 
 
 def read_recipe(path: Path | str) -> TrainingRecipe:
@@ -57,11 +62,14 @@ def read_recipe(path: Path | str) -> TrainingRecipe:
         UserError: it is missing or damaged, or a parameter of the method is wrong.
     """
     values = read_json(path, "the recipe")
-    settings = check_settings(values["method"], values["settings"])
-    require_reads(values["method"], values["encoders"])
-    finetuned = FinetunedParams(**values["finetuned"]) if "finetuned" in values else None
-    sources = {name: values[name] for name in ("image", "text") if name in values}
-    return TrainingRecipe(values["method"], settings, values["encoders"], sources, finetuned)
+    try:
+        settings = check_settings(values["method"], values["settings"])
+        require_reads(values["method"], values["encoders"])
+        finetuned = FinetunedParams(**values["finetuned"]) if "finetuned" in values else None
+        sources = {name: values[name] for name in ("image", "text") if name in values}
+        return TrainingRecipe(values["method"], settings, values["encoders"], sources, finetuned)
+    except (KeyError, TypeError, ValueError, ModuleNotFoundError) as error:
+        raise damaged_output(f"or not a recipe: {first_line(error)}", path) from None
 
 
 def make_method(recipe: TrainingRecipe, data: Data, seed: int) -> Method:
@@ -73,6 +81,7 @@ def make_method(recipe: TrainingRecipe, data: Data, seed: int) -> Method:
     network, encoders = load_method(recipe.method).network, None
     if isinstance(data.source, InputStore):
         encoders = load_encoders(network.reads.encoders, recipe.sources, data.table["text"].tolist())
+        data.source.require(encoders)
         encoders.requires_grad_(recipe.encoders == "finetuned").to(data.source.device)
         data.source.use(encoders, recipe.precision(data.source.device))
     torch.manual_seed(seed)
