@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _methods(arguments: Sequence[str]) -> None:
-    from spp_scl.methods.shared.listing import main
+    from spp_scl.listing import main
 
     main(arguments)
 

@@ -71,3 +71,8 @@ def classification_metrics(
         "loss": float(F.cross_entropy(logits, labels)),
         "f1": {name: float(each[code]) for code, name in enumerate(classes)},
     }
+
+
+def percent(share: float) -> str:
+    """A share for a sentence, one digit behind the point; what is not 0 does not read as 0."""
+    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

@@ -5,6 +5,8 @@ from typing import Literal
 Policy = Literal["drop", "blank", "error"]  # for a row that lacks its picture or its text
 Protocol = Literal["auto", "published", "stratified", "grouped"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+# Of training: float16 needs its losses scaled, which nothing here does.
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
 Padding = Literal["masked", "kept"]
 Encoders = Literal["frozen", "live", "finetuned"]
 Decay = Literal["linear", "none"]

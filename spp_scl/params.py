@@ -94,7 +94,7 @@ class FinetunedParams(Section):
     clip: NonNegative
     accumulation: Count
     frozen_epochs: Annotated[int, Field(ge=0)]
-    precision: options.Precision
+    precision: options.TrainingPrecision
 
 
 class ViewsParams(Section):

@@ -1,4 +1,4 @@
-"""Pictures to features of a frozen image encoder."""
+"""Pictures to features of the image encoder, or to its pixels."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Texts to features of a frozen text encoder."""
+"""Texts to features of the text encoder, or to its tokens."""
 
 from spp_scl.clean.table import read_clean
 from spp_scl.encoders.texts import encode_texts

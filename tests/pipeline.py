@@ -28,6 +28,7 @@ PLUMBING = {
         "stage",
         "previous",
         "cli",
+        "listing",
         "methods/__init__",
     )
 }

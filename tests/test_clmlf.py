@@ -15,6 +15,7 @@ from spp_scl.clean.table import read_parquet
 from spp_scl.encoders.augment import Augment
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.losses import label_contrast, view_contrast
+from spp_scl.methods.shared.method import Step
 from spp_scl.params import FinetunedParams, load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.translations import read_translations, repair_shift
@@ -316,8 +317,8 @@ def test_encoders_whose_rate_is_0_at_first_stay_until_their_epoch(data):
     rates = []
     for _ in range(9):
         rates.append([group["lr"] for group in updates.optimizer.param_groups])
-        updates.optimizer.step()
-        updates.scheduler.step()
+        updates.apply(Step(sum(p.sum() for p in model.parameters() if p.requires_grad)), last=False)
+        updates.end_batch()
     own = chosen.settings.learning_rate
     assert rates == [[own, 0, 0]] * 6 + [[own, 0.1, 0.1]] * 3
 

@@ -7,8 +7,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from spp_scl.cli import main
+from spp_scl.listing import read_published
 from spp_scl.methods import list_methods, load_method
-from spp_scl.methods.shared.listing import read_published
 from spp_scl.metrics import classification_metrics
 from spp_scl.raw.datasets import DATASETS
 from tests.pipeline import ROOT

@@ -163,7 +163,7 @@ def test_a_section_that_holds_no_keys_is_refused_by_its_name(tmp_path, literal):
         ("finetuned__decay", "cosine", ["linear", "none"]),
         ("finetuned__clip", "-1.0", ["0"]),
         ("finetuned__accumulation", "0", ["1"]),
-        ("finetuned__precision", "fp8", ["auto", "fp32", "bf16", "fp16"]),
+        ("finetuned__precision", "fp16", ["auto", "fp32", "bf16"]),
         ("train__patience", "-1", ["0"]),
         ("tsne__perplexity", "0.0", ["0"]),
     ],

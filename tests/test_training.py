@@ -17,14 +17,18 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 from spp_scl.batches.data import load_data, load_dataset
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
+from spp_scl.methods.shared.method import Step
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.methods.spp_scl import SppScl
 from spp_scl.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
+from spp_scl.params import FinetunedParams
 from spp_scl.training import training
 from spp_scl.training.artifact import hash_ids, load_model, require_features, require_usable, save_model
 from spp_scl.training.checkpoint import load_checkpoint, save_checkpoint, training_key
 from spp_scl.training.log import VALIDATION
+from spp_scl.training.recipe import make_method
 from spp_scl.training.training import epoch_batches, train, train_batch
+from spp_scl.training.updates import Updates
 from tests.pipeline import ROOT
 from tests.recipes import TRAIN, make_artifact, make_network, make_recipe, sizes_of, start, widen
 
@@ -522,11 +526,13 @@ def test_a_dataset_is_read_from_where_the_stages_write_it(sample, data, tmp_path
         sample.split: "split/x.parquet",
         sample.images: "features/x/image.h5",
         sample.texts: "features/x/text.h5",
+        sample.views: "views/x",
     }
     for source, place in places.items():
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).symlink_to(source)
-    assert load_dataset("x", tmp_path).digest == data.digest
+    assert load_dataset("x", tmp_path, views=True).digest == data.digest
+    assert load_dataset("x", tmp_path).digest == load_data(*list(places)[:4]).digest != data.digest
     with pytest.raises(UserError, match=r"data/clean/x\.parquet: no such file"):
         load_dataset("x")
 
@@ -552,3 +558,33 @@ def test_a_model_file_is_only_used_on_the_data_that_it_was_made_for(data):
     own = dataclasses.replace(known, encoders={"text": {}})
     with pytest.raises(UserError, match=r"train\.weights: m: the model has encoders of its own"):
         require_usable(own, data, "m")
+
+
+@pytest.mark.parametrize(("accumulation", "steps"), [(1, 1), (1, 2), (4, 1)])
+def test_the_rates_of_a_finetuning_fall_to_0_however_many_steps_its_batches_take(data, accumulation, steps):
+    finetuned = FinetunedParams(
+        learning_rate=0.1,
+        weight_decay=0.0,
+        warmup=0.1,
+        decay="linear",
+        clip=0.0,
+        accumulation=accumulation,
+        frozen_epochs=0,
+        precision="fp32",
+    )
+    recipe = dataclasses.replace(make_recipe(epochs=2), finetuned=finetuned)
+    model = make_method(recipe, data, seed=1)
+    if accumulation > 1:
+        model.steps_a_batch = 1
+    model.encoders = torch.nn.ModuleDict({"text": torch.nn.Linear(2, 2)})
+    updates = Updates(model, recipe, batches=10)
+    factors = []
+    for batch in range(20):
+        factors.append(updates.optimizer.param_groups[-1]["lr"] / 0.1)
+        for _ in range(steps):
+            loss = sum(p.sum() for p in model.parameters() if p.requires_grad)
+            updates.apply(Step(loss), last=batch % 10 == 9)
+        updates.end_batch()
+    assert max(factors) == 1
+    assert factors[0] == (1 if accumulation == 4 else 0.5)
+    assert updates.optimizer.param_groups[-1]["lr"] == 0 < factors[-1]

@@ -7,6 +7,7 @@ from spp_scl.audit.coupling import BATCH_SIZES
 from spp_scl.audit.uncertainty import RESAMPLES
 from spp_scl.checks.repeats import KINDS, NEAR
 from spp_scl.methods.shared.method import Method
+from spp_scl.metrics import percent
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
 # Measured: with fewer than five wrong (or right) predictions, bootstrap intervals of F1 hold the true value
@@ -40,20 +41,20 @@ def _describe_coupling(c: Mapping[str, Mapping], tweets: int, model: Method) -> 
     ways |= {f"in batches of {size}": f"batches_of_{size}" for size in BATCH_SIZES}
     ways |= {"one at a time": "one_at_a_time"}
     shuffled = c["shuffled"]
+    encoded = " (The model's own encoders ran once for all of this.)" if hasattr(model, "encoders") else ""
     if not max(shuffled["changed_max"], *(c[key]["changed"] for key in ways.values())):
         return (
             f"No prediction depends on its batch: in other orders, in other batch sizes and one at a time, "
-            f"all {tweets} test predictions stay the same."
+            f"all {tweets} test predictions stay the same.{encoded}"
         )
     coupled = model.couples_batch
     why = "Predictions depend on the tweets in their batch" if coupled else "Rounding changes predictions"
     drawn = f" The metrics are of an order drawn from the seed (accuracy {c['own']['accuracy']:.4f})."
     changes = [
-        f"{way} {_percent(c[key]['changed'])} (accuracy {c[key]['accuracy']:.4f})"
-        for way, key in ways.items()
+        f"{way} {percent(c[key]['changed'])} (accuracy {c[key]['accuracy']:.4f})" for way, key in ways.items()
     ]
     return (
-        f"{why}: in another random order {_percent(shuffled['changed_mean'])} of the test predictions change "
+        f"{why}: in another random order {percent(shuffled['changed_mean'])} of the test predictions change "
         f"on average (accuracy {shuffled['accuracy_min']:.4f} to {shuffled['accuracy_max']:.4f}), "
         f"{', '.join(changes)}.{drawn if coupled else ''}"
     )
@@ -93,8 +94,8 @@ def _describe_translations(t: Mapping) -> str:
     if t["overlap"] is None:
         return f"{finding}, which the contrast of the two views needs."
     finding += (
-        f" ({t['same']} the tweet itself). On average {_percent(t['overlap'])} of a tweet's words are in its "
-        f"translation, and {_percent(t['overlap_next'])} in the next tweet's"
+        f" ({t['same']} the tweet itself). On average {percent(t['overlap'])} of a tweet's words are in its "
+        f"translation, and {percent(t['overlap_next'])} in the next tweet's"
     )
     if t["overlap"] <= 2 * t["overlap_next"]:
         return f"{finding}: they may belong to other tweets."
@@ -146,7 +147,3 @@ def _describe_uncertainty(u: Mapping, own: Mapping[str, float], tweets: int) -> 
         f"{finding} The spread over seeds comes on top. The expected calibration error is "
         f"{u['calibration_error']:.3f}."
     )
-
-
-def _percent(share: float) -> str:
-    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

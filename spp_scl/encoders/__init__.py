@@ -1,1 +1,1 @@
-"""Frozen encoders: how pictures and texts become features."""
+"""Encoders: how pictures and texts become features."""

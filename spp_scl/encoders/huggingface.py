@@ -147,7 +147,16 @@ def build_model(description: dict[str, Any]) -> PreTrainedModel:
 
 
 def describe_model(model: PreTrainedModel) -> dict[str, Any]:
-    """What `build_model` needs, in JSON."""
+    """What `build_model` needs, in JSON.
+
+    Raises:
+        UserError: transformers does not offer the network by its name, as some vision towers.
+    """
+    name = type(model).__name__
+    if getattr(transformers, name, None) is not type(model):
+        raise UserError(
+            f"{name}: a model with this network in it could not be read again; it takes encoders=frozen"
+        )
     return {"class": type(model).__name__, "config": json.loads(model.config.to_json_string(use_diff=False))}
 
 

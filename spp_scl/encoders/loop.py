@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from spp_scl.encoders.image import load_image_encoder, rebuild_image_encoder
-from spp_scl.encoders.text import load_text_encoder, rebuild_text_encoder
+from spp_scl.encoders.image import ImageEncoder, load_image_encoder, rebuild_image_encoder
+from spp_scl.encoders.text import TextEncoder, load_text_encoder, rebuild_text_encoder
 
 
 def load_encoders(
@@ -20,14 +20,17 @@ def load_encoders(
         texts: an untrained text encoder's vocabulary is collected from them.
 
     Raises:
-        UserError: one cannot be had.
+        UserError: one cannot be had, or not be rebuilt from a model file.
     """
     encoders = nn.ModuleDict()
     for kind in kinds:
+        encoder: ImageEncoder | TextEncoder
         if kind == "image":
-            encoders[kind] = load_image_encoder(**sources[kind])
+            encoder = load_image_encoder(**sources[kind])
         else:
-            encoders[kind] = load_text_encoder(texts=texts, **sources[kind])
+            encoder = load_text_encoder(texts=texts, **sources[kind])
+        encoder.describe()  # refuses what could not be rebuilt after its training
+        encoders[kind] = encoder
     return encoders
 
 

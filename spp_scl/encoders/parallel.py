@@ -54,14 +54,17 @@ class _Gather(torch.autograd.Function):
 
 
 def synchronize(encoders: nn.Module) -> None:
-    """Add up the gradients of all shares, and take the first process's running statistics.
-
-    Nothing where one process trains.
-    """
+    """Add up the gradients of all shares; nothing where one process trains."""
     if not shared_out():
         return
     for parameter in encoders.parameters():
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
+
+
+def share_buffers(encoders: nn.Module) -> None:
+    """Take the first process's running statistics; nothing where one process trains."""
+    if not shared_out():
+        return
     for buffer in encoders.buffers():
         dist.broadcast(buffer, src=0)

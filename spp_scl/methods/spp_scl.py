@@ -5,11 +5,10 @@ Shapes: B batch, W words in all, M pictures in all, P picture positions, L layer
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import nn
 
 from spp_scl.batches.batch import Batch, Sizes
@@ -19,7 +18,7 @@ from spp_scl.methods.shared.fusion import SHARED, TOKEN, BatchFusion, Branches, 
 from spp_scl.methods.shared.gate import describe_gate, gate, summarize_gates
 from spp_scl.methods.shared.losses import inter_modal_loss, intra_modal_loss
 from spp_scl.methods.shared.method import Method, Output, Reads, Recipe, Step, Summary
-from spp_scl.params import NonNegative, Positive
+from spp_scl.params import Dropout, NonNegative, Positive
 
 FUSED = 64  # the vector before the classifier, which the t-SNE shows
 
@@ -31,7 +30,7 @@ class Params(Recipe):
 
     alpha: NonNegative
     fusion: Literal["sample", "batch", "none"]
-    dropout: Annotated[float, Field(ge=0, le=0.99)]
+    dropout: Dropout
     layers: Literal["attention", "last"]
     modalities: Literal["both", "text", "image"]
     ce_weight: NonNegative

@@ -17,7 +17,7 @@ from spp_scl.batches.inputs import InputStore
 from spp_scl.encoders.loop import rebuild_encoders
 from spp_scl.errors import UserError, first_line
 from spp_scl.files import replacing, write_json
-from spp_scl.methods import check_settings, load_method
+from spp_scl.methods import check_settings, list_methods, load_method
 from spp_scl.methods.shared.method import Method
 from spp_scl.previous import damaged_output
 
@@ -91,7 +91,9 @@ def load_model(path: Path | str) -> tuple[Method, Artifact]:
         if known != _hash(content, values):
             raise ValueError("they differ from their hash")
         artifact = Artifact(**values)
-        model = _build(artifact)
+        if artifact.method not in list_methods():
+            raise UserError(f"{description}: of the method {artifact.method}, which is not among these")
+        model = _build(artifact, description)
         model.load_state_dict(safetensors.torch.load(content))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_AGAIN}") from None
@@ -101,8 +103,8 @@ def load_model(path: Path | str) -> tuple[Method, Artifact]:
     return model.eval(), artifact
 
 
-def _build(artifact: Artifact) -> Method:
-    settings = check_settings(artifact.method, dict(artifact.settings))
+def _build(artifact: Artifact, path: Path) -> Method:
+    settings = check_settings(artifact.method, dict(artifact.settings), str(path))
     model = load_method(artifact.method).network(settings, Sizes.of_numbers(dict(artifact.sizes)))
     if artifact.encoders:
         model.encoders = rebuild_encoders(artifact.encoders)
@@ -151,16 +153,17 @@ def require_usable(artifact: Artifact, data: Data, path: Path | str) -> None:
     Raises:
         UserError: it takes other features, has other classes, or was trained on other tweets.
     """
+    in_loop = isinstance(data.source, InputStore)
+    if bool(artifact.encoders) != in_loop:
+        has = "has encoders of its own" if artifact.encoders else "takes features from the cache"
+        takes = "finetuned" if artifact.encoders else "frozen"
+        raise UserError(f"train.weights: {path}: the model {has}; it takes encoders={takes}")
     require_features(artifact, data.fingerprint, data.classes, path)
     known, own = (_list(sizes) for sizes in (artifact.sizes, data.source.sizes(len(data.classes)).numbers()))
     if not artifact.encoders and known != own:
         raise UserError(
             f"train.weights: {path}: the model takes features of {known}, and these are of {own}; choose its "
             "own encoders (image_features.weights, text_features.weights)"
-        )
-    if artifact.encoders and not isinstance(data.source, InputStore):
-        raise UserError(
-            f"train.weights: {path}: the model has encoders of its own; it takes encoders=finetuned"
         )
     if artifact.trained_on not in (None, hash_ids(data.ids("train"))):
         raise UserError(

@@ -1,5 +1,6 @@
 """Several processes that train together, where the encoders are in the loop."""
 
+import gc
 import os
 import sys
 import tempfile
@@ -31,16 +32,15 @@ def together(number: int, others: Callable[..., object], *arguments: Any) -> Ite
     if number == 1:
         yield
         return
-    if torch.cuda.is_available() and torch.cuda.device_count() < number:
-        raise UserError(
-            f"train.processes: {number}: there are {torch.cuda.device_count()} GPUs, and each "
-            "process needs one"
-        )
+    # Asked here alone: CUDA_VISIBLE_DEVICES counts for nothing in a process that has asked before.
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if 0 < gpus < number:
+        raise UserError(f"train.processes: {number}: there are {gpus} GPUs, and each process needs one")
     with tempfile.TemporaryDirectory() as folder:
         store = f"file://{folder}/store"
-        context = mp.spawn(_join, (number, store, others, arguments), nprocs=number - 1, join=False)
+        context = mp.spawn(_join, (number, gpus > 0, store, others, arguments), nprocs=number - 1, join=False)
         try:
-            _initialize(0, number, store)
+            _initialize(0, number, gpus > 0, store)
             yield
         except RuntimeError:
             # The connection to a process that failed broke: its own error says why.
@@ -55,20 +55,26 @@ def together(number: int, others: Callable[..., object], *arguments: Any) -> Ite
 
 
 def _join(
-    child: int, number: int, store: str, others: Callable[..., object], arguments: tuple[Any, ...]
+    child: int,
+    number: int,
+    on_gpus: bool,
+    store: str,
+    others: Callable[..., object],
+    arguments: tuple[Any, ...],
 ) -> None:
     rank = child + 1
+    gc.enable()  # which the first process, as every stage, turned off for its imports
     # The first process speaks for all.
     sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
-    if torch.cuda.is_available():
-        # Before anything touches a GPU: then this process's only one is cuda:0, as the code expects.
+    if on_gpus:
+        # Before anything asks for a GPU: then this process's only one is cuda:0, as the code expects.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(number)))).split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank]
-    _initialize(rank, number, store)
+    _initialize(rank, number, on_gpus, store)
     others(*arguments)
     dist.destroy_process_group()
 
 
-def _initialize(rank: int, number: int, store: str) -> None:
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+def _initialize(rank: int, number: int, on_gpus: bool, store: str) -> None:
+    backend = "nccl" if on_gpus else "gloo"
     dist.init_process_group(backend, init_method=store, rank=rank, world_size=number)

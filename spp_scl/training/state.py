@@ -45,7 +45,8 @@ class TrainingState:
     def start(cls, recipe: TrainingRecipe, data: Data, seed: int) -> "TrainingState":
         """Before the first epoch; `seed` draws the weights, the batches and dropout."""
         model = make_method(recipe, data, seed)
-        batches = -(-len(data.rows["train"]) // recipe.settings.batch_size)
+        # A last batch of one joins another.
+        batches = max(1, -(-(len(data.rows["train"]) - 1) // recipe.settings.batch_size))
         return cls(
             model,
             Updates(model, recipe, batches),

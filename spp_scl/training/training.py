@@ -11,6 +11,7 @@ import torch
 
 from spp_scl.batches.batch import Batch
 from spp_scl.batches.data import Data
+from spp_scl.encoders.parallel import share_buffers
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.method import Log, Method, Summary
 from spp_scl.methods.shared.prediction import predict
@@ -108,6 +109,8 @@ def train_epoch(state: TrainingState, data: Data, batch_size: int, seed: int) ->
             f"training: the loss is no longer a finite number (epoch {state.epoch}); a lower learning_rate, "
             "or a higher temperature where the method has one, may help"
         )
+    # A forward pass without an update moves each process's running statistics alone.
+    share_buffers(getattr(state.model, "encoders", torch.nn.Module()))
     rows = data.rows["valid"]
     output = predict(state.model, data.source, rows, batch_size, seed)
     valid = classification_metrics(output.logits, data.labels[rows], data.classes)
@@ -131,6 +134,7 @@ def train_batch(state: TrainingState, batch: Batch, last: bool) -> Log:
             logged.setdefault("loss", step.loss.detach())
         for name, value in step.log.items():
             logged.setdefault(name, value.detach() if isinstance(value, torch.Tensor) else value)
+    state.updates.end_batch()
     return logged
 
 

@@ -20,7 +20,8 @@ class Updates:
     """AdamW over a method's groups of parameters, and over the encoders' where they are trained.
 
     With frozen or live encoders the rate falls by the method's own schedule, an epoch at a time. Where they
-    are trained, all rates rise and fall together from update to update: `warmup` and `decay`.
+    are trained, all rates rise and fall together from batch to batch (with accumulation, from one update to
+    the next): `warmup` and `decay`.
     """
 
     def __init__(self, model: Method, recipe: TrainingRecipe, batches: int):
@@ -52,13 +53,14 @@ class Updates:
         if self._finetuned is None:
             self.scheduler = lr_scheduler.StepLR(self.optimizer, settings.lr_step, settings.lr_decay)
         else:
-            epoch = -(-batches // self._every) * model.steps_a_batch
+            epoch = -(-batches // self._every)
             factor = _schedule(self._finetuned, settings.epochs * epoch)
             frozen = self._finetuned.frozen_epochs * epoch
             own = [factor] * (len(groups) - _ENCODER_GROUPS)
             encoders = [lambda update: factor(update) if update >= frozen else 0.0] * _ENCODER_GROUPS
             self.scheduler = lr_scheduler.LambdaLR(self.optimizer, own + encoders)
         self._waiting = 0
+        self._updated = False
 
     def apply(self, step: Step, last: bool) -> None:
         """Minimize a step's loss.
@@ -80,8 +82,16 @@ class Updates:
         if self._finetuned is not None and self._finetuned.clip:
             nn.utils.clip_grad_norm_(self._model.parameters(), self._finetuned.clip)
         self.optimizer.step()
-        if self._finetuned is not None:
+        self._updated = True
+
+    def end_batch(self) -> None:
+        """Let the rates of trained encoders, and of the method beside them, rise and fall.
+
+        By batches and not by steps: how many of these a batch has may turn out only as it is trained.
+        """
+        if self._finetuned is not None and self._updated:
             self.scheduler.step()
+        self._updated = False
 
     def end_epoch(self) -> None:
         """Let the rate fall by the method's own schedule."""
@@ -107,7 +117,7 @@ def _encoder_groups(model: Method, finetuned: FinetunedParams) -> list[dict[str,
     """As is usual for BERT, neither biases nor norms decay."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for _, p in model.encoders.named_parameters():
+    for p in model.encoders.parameters():
         (decayed if p.dim() > 1 else others).append(p)
     rate = {"lr": finetuned.learning_rate}
     return [

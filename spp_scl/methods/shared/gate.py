@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 
+from spp_scl.metrics import percent
+
 # What a batch's log has, and the mean over the batches in the summary.
 _SUMMARY = {
     "step2": "step2_share",
@@ -151,8 +153,8 @@ def describe_gate(summary: Mapping[str, Any]) -> list[str]:
         return ["There was no gate: step 2 was not to run, whatever alpha is."]
     return [
         f"Step 2 ran in {share:.1%} of the batches." if mattered else _describe_bound(summary),
-        f"{_percent(summary['saturated_share'])} of all pairs have a float32 sigmoid of exactly 1; compared "
-        f"there, step 2 would have run in {_percent(summary['step2_share_float32'])} of the batches.",
+        f"{percent(summary['saturated_share'])} of all pairs have a float32 sigmoid of exactly 1; compared "
+        f"there, step 2 would have run in {percent(summary['step2_share_float32'])} of the batches.",
     ]
 
 
@@ -165,7 +167,3 @@ def _describe_bound(summary: Mapping[str, Any]) -> str:
     if share == 1:
         return f"{ran}: every alpha from {math.ceil(bound * 1e4) / 1e4} on gives this same model."
     return f"{ran}: every alpha below {math.floor(bound * 1e4) / 1e4} gives this same model."
-
-
-def _percent(share: float) -> str:
-    return "less than 0.1%" if 0 < share < 0.0005 else f"{share:.1%}"

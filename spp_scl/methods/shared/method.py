@@ -85,8 +85,8 @@ class Method(nn.Module, ABC):
     # What of it is not published and had to be filled in; empty: nothing.
     reconstruction: ClassVar[str] = ""
     reads: ClassVar[Reads]
-    # Names of vectors and what they are, for t-SNE and its picture.
-    spaces: ClassVar[Mapping[str, str]] = {}
+    # Names of vectors and what they are, for t-SNE and its picture: at least one.
+    spaces: ClassVar[Mapping[str, str]]
     # What of the steps' logs goes into the training log, and which of it is drawn together.
     logged: ClassVar[tuple[str, ...]] = ()
     plots: ClassVar[Mapping[str, tuple[str, ...]]] = {}
