@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+from ruamel.yaml import YAML
 
 from spp_scl.methods import list_methods, load_method
 from spp_scl.params import Params, Section
@@ -113,6 +114,13 @@ def test_the_method_s_file_is_a_dependency_of_what_imports_it_and_of_no_other_st
     assert {name for name, stage in stages().items() if METHOD in stage["deps"]} == {"train", "evaluate"}
     for name in list_methods():
         assert (ROOT / METHOD.replace("${method}", name)).is_file()
+
+
+def test_the_page_of_plots_can_draw_each_of_them():
+    """DVC writes a plot's name into a script, between apostrophes, and as an element's id."""
+    plots = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
+    for name in (plot if isinstance(plot, str) else next(iter(plot)) for plot in plots):
+        assert re.fullmatch(r"[\w./ ]+", name), name
 
 
 def test_dvcs_run_cache_keeps_every_stage():
