@@ -6,7 +6,7 @@ import torch
 
 from spp_scl.batches.batch import Batch, Sizes, Text
 from spp_scl.methods.spp_scl import Params, SppScl
-from spp_scl.params import TrainParams
+from spp_scl.params import FinetunedParams, TrainParams
 from spp_scl.training.artifact import Artifact
 from spp_scl.training.log import TrainingLog
 from spp_scl.training.recipe import TrainingRecipe
@@ -34,6 +34,16 @@ SETTINGS = Params(
     gate="exact",
     zero_grad="none",
     temperature=0.07,
+)
+FINETUNED = FinetunedParams(
+    learning_rate=0.1,
+    weight_decay=0.0,
+    warmup=0.0,
+    decay="none",
+    clip=0.0,
+    accumulation=1,
+    frozen_epochs=0,
+    precision="fp32",
 )
 TRAIN = TrainParams(patience=0, keep="best", threads=2, processes=1, weights="trained")
 

@@ -16,13 +16,14 @@ from spp_scl.encoders.augment import Augment
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.losses import label_contrast, view_contrast
 from spp_scl.methods.shared.method import Step
-from spp_scl.params import FinetunedParams, load_params
+from spp_scl.params import load_params
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.raw.translations import read_translations, repair_shift
 from spp_scl.recipe import choose_recipe, choose_views
 from spp_scl.training.recipe import make_method
 from spp_scl.training.updates import Updates
 from tests.pipeline import ROOT
+from tests.recipes import FINETUNED
 from tests.test_losses import BATCHES, dot
 from tests.test_methods import recipe
 
@@ -299,16 +300,7 @@ def test_every_tweet_of_mvsa_single_has_a_published_translation():
 
 def test_encoders_whose_rate_is_0_at_first_stay_until_their_epoch(data):
     chosen = recipe("clmlf")
-    finetuned = FinetunedParams(
-        learning_rate=0.1,
-        weight_decay=0.0,
-        warmup=0.0,
-        decay="none",
-        clip=0.0,
-        accumulation=1,
-        frozen_epochs=2,
-        precision="fp32",
-    )
+    finetuned = FINETUNED.model_copy(update={"frozen_epochs": 2})
     model = make_method(chosen, data, seed=1)
     model.encoders = nn.ModuleDict({"text": nn.Linear(2, 2), "image": nn.Linear(2, 2)})
     model.prepare_encoders()

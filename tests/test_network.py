@@ -32,6 +32,7 @@ def batch_of(lengths, words, cls, maps, has_image=None):
         text=lambda: text,
         image=lambda: maps,
         pieces=lambda: pytest.fail("SPP-SCL reads no word pieces"),
+        view=lambda name: pytest.fail("SPP-SCL reads no second views"),
     )
 
 

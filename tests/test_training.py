@@ -21,7 +21,6 @@ from spp_scl.methods.shared.method import Step
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.methods.spp_scl import SppScl
 from spp_scl.metrics import classification_metrics, confusion_matrix, scores, scores_per_class
-from spp_scl.params import FinetunedParams
 from spp_scl.training import training
 from spp_scl.training.artifact import hash_ids, load_model, require_features, require_usable, save_model
 from spp_scl.training.checkpoint import load_checkpoint, save_checkpoint, training_key
@@ -30,7 +29,7 @@ from spp_scl.training.recipe import make_method
 from spp_scl.training.training import epoch_batches, train, train_batch
 from spp_scl.training.updates import Updates
 from tests.pipeline import ROOT
-from tests.recipes import TRAIN, make_artifact, make_network, make_recipe, sizes_of, start, widen
+from tests.recipes import FINETUNED, TRAIN, make_artifact, make_network, make_recipe, sizes_of, start, widen
 
 LOGGED = ("L_ce", "L_clt", "L_cli", "L_clm", "step2", "step2_float32", "count_over_p", "saturated_share")
 COLUMNS = {
@@ -562,16 +561,7 @@ def test_a_model_file_is_only_used_on_the_data_that_it_was_made_for(data):
 
 @pytest.mark.parametrize(("accumulation", "steps"), [(1, 1), (1, 2), (4, 1)])
 def test_the_rates_of_a_finetuning_fall_to_0_however_many_steps_its_batches_take(data, accumulation, steps):
-    finetuned = FinetunedParams(
-        learning_rate=0.1,
-        weight_decay=0.0,
-        warmup=0.1,
-        decay="linear",
-        clip=0.0,
-        accumulation=accumulation,
-        frozen_epochs=0,
-        precision="fp32",
-    )
+    finetuned = FINETUNED.model_copy(update={"warmup": 0.1, "decay": "linear", "accumulation": accumulation})
     recipe = dataclasses.replace(make_recipe(epochs=2), finetuned=finetuned)
     model = make_method(recipe, data, seed=1)
     if accumulation > 1:
