@@ -54,7 +54,7 @@ def read_published() -> dict[str, list[dict[str, Any]]]:
 
 
 def describe(name: str, values: dict[str, Any], published: Sequence[dict[str, Any]]) -> str:
-    """A method in a few lines.
+    """A few lines about a method.
 
     Args:
         name: of the method.

@@ -13,9 +13,9 @@ from spp_scl.params import Params, ViewsParams, check
 def choose_recipe(params: Params) -> dict[str, Any]:
     """The recipe, as JSON takes it.
 
-    A method's `alpha` that is null is the top-level one, and another key that is null what its section
-    `published` has for the dataset. The encoders' weights are part of a recipe only
-    where they are in the loop, and `finetuned` only where they are trained.
+    A method's `alpha` that is null is the top-level one, and another key that is null is what its part
+    `published` has for the dataset. The encoders' weights are part of a recipe only where they are in the
+    loop, and `finetuned` only where they are trained.
 
     Raises:
         UserError: `params.yaml` has no section for the method.

@@ -23,7 +23,7 @@ def read_translations(path: Path) -> list[Entry]:
     seen: set[str] = set()
     for number, record in enumerate(_records(path), start=1):
         values = record.get("id"), record.get("text_translation")
-        if not isinstance(record, dict) or not all(isinstance(value, str) for value in values):
+        if not all(isinstance(value, str) for value in values):
             raise UserError(f"{path}, entry {number}: expected the texts `id` and `text_translation`")
         row_id, text = str(values[0]), str(values[1])
         if row_id in seen:
