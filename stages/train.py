@@ -38,7 +38,8 @@ def main(params: Params) -> None:
         trained = train(data, recipe, **options, log_folder=LOG)
     seconds = time.perf_counter() - started
     summary, model = trained.summary(), trained.model
-    encoders = {name: encoder.describe() for name, encoder in getattr(model, "encoders", {}).items()}
+    own: dict[str, Any] = dict(model.encoders.items())
+    encoders = {name: encoder.describe() for name, encoder in own.items()}
     artifact = Artifact(
         method=recipe.method,
         settings=recipe.settings.model_dump(),

@@ -41,7 +41,7 @@ def _describe_coupling(c: Mapping[str, Mapping], tweets: int, model: Method) -> 
     ways |= {f"in batches of {size}": f"batches_of_{size}" for size in BATCH_SIZES}
     ways |= {"one at a time": "one_at_a_time"}
     shuffled = c["shuffled"]
-    encoded = " (The model's own encoders ran once for all of this.)" if hasattr(model, "encoders") else ""
+    encoded = " (The model's own encoders ran once for all of this.)" if len(model.encoders) else ""
     if not max(shuffled["changed_max"], *(c[key]["changed"] for key in ways.values())):
         return (
             f"No prediction depends on its batch: in other orders, in other batch sizes and one at a time, "

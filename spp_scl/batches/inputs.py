@@ -42,7 +42,6 @@ class InputStore:
         self.device, self._augment = device, augment
         self._text_of = torch.arange(len(texts.offsets) - 1) if text_of is None else text_of
         self.views: dict[str, Any] = {}
-        self.partners: list[InputStore] = []
         self._labels, self._texts, self._images = labels, texts, images
         self._index, self._pixels = images.index, images.pixels
         self._tokens = texts.offsets.diff()[self._text_of]
@@ -61,7 +60,7 @@ class InputStore:
             encoders: on the device; whether they are trained is theirs (`requires_grad`).
             precision: `fp32`, `bf16` or `fp16`, in which they compute; what they give is float32.
         """
-        for store in (self, *self.partners):
+        for store in (self, *(views.source for views in self.views.values())):
             store._encoders, store._precision = dict(encoders.items()), precision
 
     def require(self, encoders: nn.ModuleDict) -> None:

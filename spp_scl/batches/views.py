@@ -1,12 +1,11 @@
 """Second views of the training rows: pictures drawn anew, texts translated or as they are."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from spp_scl.batches.batch import Batch, FeatureStore, View
+from spp_scl.batches.batch import FeatureStore, View
 from spp_scl.batches.inputs import InputStore
 from spp_scl.errors import UserError
 from spp_scl.features.store import (
@@ -27,14 +26,14 @@ class Views:
     """Where second views come from.
 
     Args:
-        batch: of a source of views, by rows of that source.
+        source: of views.
         place: (N,) which of its training rows a row is; -1: none.
         number: of its training rows; row `k * number + i` is the k-th draw of the i-th.
         draws: K.
     """
 
-    def __init__(self, batch: Callable[[torch.Tensor], Batch], place: torch.Tensor, number: int, draws: int):
-        self._batch, self._place, self._number, self._draws = batch, place, number, draws
+    def __init__(self, source: Store, place: torch.Tensor, number: int, draws: int):
+        self.source, self._place, self._number, self._draws = source, place, number, draws
 
     def of(self, rows: torch.Tensor) -> View | None:
         """A second view of each row that has one, (B,) int64; None: no row has."""
@@ -43,7 +42,7 @@ class Views:
         if not len(there):
             return None
         drawn = torch.randint(self._draws, (len(there),)) * self._number
-        batch = self._batch(place[there] + drawn)
+        batch = self.source.batch(place[there] + drawn)
         device = batch.labels.device
         return View(batch, there.to(device), batch.order.argsort().to(device))
 
@@ -96,9 +95,7 @@ def add_views(
         )
         place = torch.full((len(labels),), -1)
         place[rows[which]] = torch.arange(len(which))
-        store.views[name] = Views(source.batch, place, len(which), draws)
-        if isinstance(store, InputStore) and isinstance(source, InputStore):
-            store.partners.append(source)
+        store.views[name] = Views(source, place, len(which), draws)
     return drawn.digest + translations.digest
 
 

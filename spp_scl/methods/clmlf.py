@@ -176,7 +176,7 @@ class Clmlf(Method):
     def train(self, mode: bool = True) -> "Clmlf":
         """As any module; the image encoder's batch statistics are used in training only if asked for."""
         super().train(mode)
-        if mode and self.params.batch_norm == "eval" and "encoders" in self._modules:
+        if mode and self.params.batch_norm == "eval" and len(self.encoders):
             self.encoders["image"].eval()
         return self
 

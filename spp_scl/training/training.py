@@ -110,7 +110,7 @@ def train_epoch(state: TrainingState, data: Data, batch_size: int, seed: int) ->
             "or a higher temperature where the method has one, may help"
         )
     # A forward pass without an update moves each process's running statistics alone.
-    share_buffers(getattr(state.model, "encoders", torch.nn.Module()))
+    share_buffers(state.model.encoders)
     rows = data.rows["valid"]
     output = predict(state.model, data.source, rows, batch_size, seed)
     valid = classification_metrics(output.logits, data.labels[rows], data.classes)

@@ -60,7 +60,6 @@ class Updates:
             encoders = [lambda update: factor(update) if update >= frozen else 0.0] * _ENCODER_GROUPS
             self.scheduler = lr_scheduler.LambdaLR(self.optimizer, own + encoders)
         self._waiting = 0
-        self._updated = False
 
     def apply(self, step: Step, last: bool) -> None:
         """Minimize a step's loss.
@@ -78,20 +77,18 @@ class Updates:
         if self._waiting < self._every and not last:
             return
         self._waiting = 0
-        synchronize(getattr(self._model, "encoders", nn.Module()))
+        synchronize(self._model.encoders)
         if self._finetuned is not None and self._finetuned.clip:
             nn.utils.clip_grad_norm_(self._model.parameters(), self._finetuned.clip)
         self.optimizer.step()
-        self._updated = True
 
     def end_batch(self) -> None:
         """Let the rates of trained encoders, and of the method beside them, rise and fall.
 
         By batches and not by steps: how many of these a batch has may turn out only as it is trained.
         """
-        if self._finetuned is not None and self._updated:
+        if self._finetuned is not None and not self._waiting:
             self.scheduler.step()
-        self._updated = False
 
     def end_epoch(self) -> None:
         """Let the rate fall by the method's own schedule."""

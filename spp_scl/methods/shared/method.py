@@ -78,7 +78,7 @@ class Step:
 
 
 class Method(nn.Module, ABC):
-    """A method's network and how it is trained. Where the encoders are in the loop they are in `encoders`."""
+    """A method's network and how it is trained; with encoders in the loop they are its `encoders`."""
 
     title: ClassVar[str]
     paper: ClassVar[str]
@@ -93,11 +93,10 @@ class Method(nn.Module, ABC):
     # The most that `steps` yields a batch.
     steps_a_batch: ClassVar[int] = 1
 
-    encoders: nn.ModuleDict
-
     def __init__(self, params: Recipe, sizes: Sizes):
         super().__init__()
         self.params, self.sizes = params, sizes
+        self.encoders = nn.ModuleDict()  # filled where they are in the loop
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
