@@ -15,7 +15,7 @@ repro: setup
 test: setup
 	python -m pytest
 
-# Studies, and encoders in the loop: each runs the pipeline many times over.
+# The pipeline through DVC, studies, and encoders in the loop: each runs it many times over.
 test-long: setup
 	python -m pytest tests/long
 
