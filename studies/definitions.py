@@ -21,6 +21,7 @@ class Study:
         rows: overrides, by the row's name; the first is the reference.
         x: the parameter that the rows vary, where the figure has it on its axis.
         tsne: rows whose t-SNE are drawn side by side.
+        cases: two rows; tweets that the first gets wrong and the second right are drawn.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Study:
     rows: Mapping[str, Overrides]
     x: str | None = None
     tsne: Sequence[str] = ()
+    cases: Sequence[str] = ()
 
     @property
     def reference(self) -> str:

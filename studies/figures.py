@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from spp_scl.report.style import COLORS, MARKERS, SCORE_NAMES, as_math, save_figure
 from spp_scl.report.tsne import scatter
@@ -13,7 +14,11 @@ from studies.results import Run
 from studies.statistics import summarize
 
 # How people call the parameters that a study has on its axis.
-_AXIS_NAMES = {"alpha": r"$\alpha$, the gate's threshold"}
+_AXIS_NAMES = {
+    "alpha": r"$\alpha$, the gate's threshold",
+    "clmlf.fusion_layers": "layers of the fusion Transformer",
+    "clmlf.image_layers": "layers of the image Transformer",
+}
 
 
 def draw_rows(path: Path, runs: Mapping[str, Sequence[Run]], reference: str, f1: str, title: str) -> None:
@@ -47,34 +52,45 @@ def draw_rows(path: Path, runs: Mapping[str, Sequence[Run]], reference: str, f1:
 
 
 def draw_curve(path: Path, x: str, runs: Mapping[str, Sequence[Run]], f1: str, title: str) -> None:
-    """Draw the scores, and the share of batches with step 2, over the parameter `x` that the rows vary."""
+    """Draw the scores over the parameter `x` that the rows vary, and how often a gate let step 2 run."""
     rows = sorted(runs.values(), key=lambda found: _value(found[0], x))
     values = [_value(found[0], x) for found in rows]
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(8, 6.5), sharex=True, height_ratios=(3, 2), layout="constrained"
+    gated = any("step2_share" in run.metrics["train"] for found in rows for run in found)
+    size, heights = ((8, 6.5), (3, 2)) if gated else ((8, 4.5), (1,))
+    figure, drawn = plt.subplots(
+        len(heights), 1, figsize=size, sharex=True, height_ratios=heights, layout="constrained", squeeze=False
     )
+    axes = drawn[:, 0]
     for i, score in enumerate(("accuracy", f1)):
         means, halves = _means(rows, score)
-        top.errorbar(values, means, yerr=halves, marker=MARKERS[i], **_line(i, SCORE_NAMES[score]))
-    top.set_ylabel("test set: mean and 95 % interval")
-    top.legend()
-    top.set_title(title)
+        style = {**_line(i, SCORE_NAMES[score]), "linestyle": ":" if i else "-"}
+        axes[0].errorbar(values, means, yerr=halves, marker=MARKERS[i], **style)
+    axes[0].set_ylabel("test set: mean and 95 % interval")
+    axes[0].legend()
+    axes[0].set_title(title)
+    if gated:
+        _draw_gate(axes[1], values, rows)
+    elif all(value.is_integer() for value in values):
+        axes[0].set_xticks(values)
+    axes[-1].set_xlabel(_AXIS_NAMES.get(x, x))
+    save_figure(figure, path)
+
+
+def _draw_gate(ax: Axes, values: Sequence[float], rows: Sequence[Sequence[Run]]) -> None:
     shares = {"step2_share": "step 2 ran", "step2_share_float32": "it would have, compared in float32"}
     for i, (key, label) in enumerate(shares.items()):
         # NaN where there was no gate: nothing is drawn.
         means = [np.mean([run.metrics["train"].get(key, np.nan) for run in found]) for found in rows]
         # The second is often on the first, which has to be seen through it.
-        style = {"linestyle": "--", "markerfacecolor": "none", "markersize": 10} if i else {}
-        bottom.plot(values, means, marker=MARKERS[i + 2], color=COLORS[i + 2], label=label, **style)
-    bottom.set_ylim(-0.05, 1.05)
-    bottom.set_ylabel("share of batches")
-    bottom.set_xlabel(_AXIS_NAMES.get(x, x))
-    bottom.legend()
-    save_figure(figure, path)
+        style: dict = {"linestyle": "--", "markerfacecolor": "none", "markersize": 10} if i else {}
+        ax.plot(values, means, marker=MARKERS[i + 2], color=COLORS[i + 2], label=label, **style)
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_ylabel("share of batches")
+    ax.legend()
 
 
 def draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
-    """Draw the fused space of one run of each row, side by side.
+    """Draw the vectors that one run of each row classifies, side by side.
 
     Args:
         path: the PNG; the SVG is written beside it.
@@ -85,12 +101,16 @@ def draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
         1, len(panel), figsize=(5 * len(panel), 5.4), layout="constrained", squeeze=False
     )
     for (name, run), ax in zip(panel.items(), axes[0], strict=True):
-        scatter(ax, run.read_csv("reports/tsne.csv"), "fused", run.classes)
+        coordinates = run.read_csv("reports/tsne.csv")
+        # The first of a method's spaces is the one that it classifies.
+        space = next(name for name in coordinates if name.endswith("_x")).removesuffix("_x")
+        scatter(ax, coordinates, space, run.classes)
         ax.set_title(f"{as_math(name)}\naccuracy {run.metrics['test']['accuracy']:.4f}")
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8, markerscale=1.5
     )
-    figure.suptitle(f"t-SNE of the fused vectors, test set: {data}, seed {next(iter(panel.values())).seed}")
+    seed = next(iter(panel.values())).seed
+    figure.suptitle(f"t-SNE of the vectors before the classifier, test set: {data}, seed {seed}")
     save_figure(figure, path)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from spp_scl.listing import read_published
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
+from studies.cases import Cases, draw_cases, draw_sentence, find_cases, find_sentence
 from studies.definitions import Overrides, Study
 from studies.figures import draw_curve, draw_rows, draw_tsne
 from studies.results import Run
@@ -17,8 +19,7 @@ from studies.statistics import compare, summarize
 
 FOLDER = Path("reports/studies")
 
-# Accuracy and the F1 that the dataset's papers report, of the paper's SPP-SCL (arXiv 2602.20767).
-PUBLISHED = {"mvsa_single": (0.8133, 0.8015), "mvsa_multiple": (0.7871, 0.7753), "hfm": (0.9469, 0.9450)}
+_GATE = "step2_share"
 
 
 def write_report(
@@ -51,9 +52,27 @@ def write_report(
     if panel := {name: runs[name][0] for name in study.tsne if name in runs}:
         figures.append(Path(f"{stem}-tsne.png"))
         draw_tsne(figures[1], panel, data)
-    page = _page(study, title, runs, summary, base, command, figures)
+    cases = None
+    if study.cases and all(name in runs for name in study.cases):
+        cases = _write_cases(stem, study, runs, title, figures)
+    page = _page(study, data, title, runs, summary, base, command, figures, cases)
     files[0].write_text(page, encoding="utf-8")
     return [*files, *figures, *(path.with_suffix(".svg") for path in figures)]
+
+
+def _write_cases(
+    stem: str, study: Study, runs: Mapping[str, Sequence[Run]], title: str, figures: list[Path]
+) -> Cases:
+    """Write `-cases.csv` and the pictures, whose paths are added to `figures`."""
+    cases, first = find_cases(runs, *study.cases), runs[study.cases[0]][0]
+    cases.found.to_csv(f"{stem}-cases.csv", index=False)
+    if len(cases.found):
+        figures.append(Path(f"{stem}-cases.png"))
+        draw_cases(figures[-1], cases, first)
+    if len(tweets := find_sentence(first)):
+        figures.append(Path(f"{stem}-sentence.png"))
+        draw_sentence(figures[-1], tweets, {name: runs[name][0] for name in study.cases}, title)
+    return cases
 
 
 def _first(runs: Mapping[str, Sequence[Run]]) -> Run:
@@ -66,7 +85,7 @@ def _summary_table(study: Study, runs: Mapping[str, Sequence[Run]], f1: str) -> 
     for name, found in runs.items():
         line = {"row": name, "overrides": _overrides(study, name), "seeds": len(found)}
         values = {score: [run.metrics["test"][score] for run in found] for score in ("accuracy", f1)}
-        values["step2"] = [run.metrics["train"].get("step2_share", 0) for run in found]
+        values["step2"] = [run.metrics["train"].get(_GATE, math.nan) for run in found]
         for score, of_seeds in values.items():
             line |= {f"{score}_{key}": value for key, value in asdict(summarize(of_seeds)).items()}
         paired = [run for run in found if run.seed in reference]
@@ -87,7 +106,7 @@ def _runs_table(study: Study, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame
     for name, found in runs.items():
         for run in found:
             test, train, coupling = run.metrics["test"], run.metrics["train"], run.audit["coupling"]
-            gate = ("step2_share", "count_over_p", "saturated_share")
+            gate = (_GATE, "count_over_p", "saturated_share")
             lines.append(
                 {
                     "row": name,
@@ -106,12 +125,14 @@ def _runs_table(study: Study, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame
 
 def _page(
     study: Study,
+    data: str,
     title: str,
     runs: Mapping[str, Sequence[Run]],
     summary: pd.DataFrame,
     base: Overrides,
     command: str,
     figures: Sequence[Path],
+    cases: Cases | None,
 ) -> str:
     first = _first(runs)
     commits = sorted({run.base[:10] for found in runs.values() for run in found})
@@ -126,26 +147,37 @@ def _page(
         f"```\n{command}\n```",
         f"Overrides of every row beside those that were committed: {overrides}. "
         f"Begun from the commit(s) {', '.join(commits)}.",
-        _markdown(_scores_table(summary, first)),
+        _markdown(_scores_table(summary, first, list(dict.fromkeys(_methods(runs))))),
         *_coupling(runs),
     ]
     if missing := [name for name in study.rows if name not in runs]:
         parts.append(f"Not run: {'; '.join(missing)}.")
+    if cases:
+        parts.append(
+            f"Of {cases.tests} test tweets, with every one of {cases.seeds} seed(s), {len(cases.found)} are "
+            f"wrong in the row *{cases.before}* and right in *{cases.after}*, and {cases.opposite} the other "
+            f"way round (`{data}-{study.name}-cases.csv`)."
+        )
     parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
     parameters = "\n".join(f"{key}: {value}" for key, value in first.params.items())
     parts += ["All parameters of the first row's first run:", f"```yaml\n{parameters}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
+def _methods(runs: Mapping[str, Sequence[Run]]) -> list[str]:
+    return [str(run.params["method"]) for found in runs.values() for run in found]
+
+
 def _markdown(table: pd.DataFrame) -> str:
     return table.fillna("").to_markdown(index=False, disable_numparse=True)
 
 
-def _scores_table(summary: pd.DataFrame, first: Run) -> pd.DataFrame:
+def _scores_table(summary: pd.DataFrame, first: Run, methods: Sequence[str]) -> pd.DataFrame:
     """The rows, the floors and the published figures, as text."""
     dataset = str(first.params["dataset"])
     score = DATASETS[dataset].selection
     f1 = SCORE_NAMES[score]
+    gated = summary["step2_mean"].notna().any()
     lines = [
         {
             "row": line["row"],
@@ -154,7 +186,7 @@ def _scores_table(summary: pd.DataFrame, first: Run) -> pd.DataFrame:
             f1: _interval(line, score),
             "difference": _difference(line),
             "p": _p(line.get("difference_p", math.nan)),
-            "step 2": f"{line['step2_mean']:.0%}",
+            **({"step 2": _share(line["step2_mean"])} if gated else {}),
         }
         for line in summary.to_dict("records")
     ]
@@ -162,8 +194,11 @@ def _scores_table(summary: pd.DataFrame, first: Run) -> pd.DataFrame:
         f"*floor: {FLOOR_NAMES[name]}*": (floor["test"]["accuracy"], floor["test"][score])
         for name, floor in first.floors.items()
     }
-    if dataset in PUBLISHED:
-        others["*SPP-SCL, as published*"] = PUBLISHED[dataset]
+    published = read_published()
+    for method in methods:
+        # The first of a dataset is of the method's own paper, or of the oldest that reports it.
+        for row in [r for r in published.get(method, []) if r["dataset"] == dataset and score in r][:1]:
+            others[f"*published: {row['source']}*"] = (row["accuracy"], row[score])
     for name, (accuracy, value) in others.items():
         lines.append({"row": name, "accuracy": f"{accuracy:.4f}", f1: f"{value:.4f}"})
     return pd.DataFrame(lines)
@@ -179,6 +214,10 @@ def _interval(line: Mapping, score: str) -> str:
 def _difference(line: Mapping) -> str:
     mean, low, high = (line.get(f"difference_{key}", math.nan) for key in ("mean", "low", "high"))
     return "" if math.isnan(mean) else f"{_points(mean)} [{_points(low)}, {_points(high)}]"
+
+
+def _share(share: float) -> str:
+    return "" if math.isnan(share) else f"{share:.0%}"
 
 
 def _p(p: float) -> str:

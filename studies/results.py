@@ -2,10 +2,11 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 from dvc.api import DVCFileSystem
@@ -68,6 +69,25 @@ class Run:
         text = _read_text(self.files, path, self.name)
         return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
 
+    def read_parquet(self, path: str) -> pd.DataFrame:
+        """An output that is a Parquet table.
+
+        Raises:
+            UserError: it is not there.
+        """
+        with self.open(path) as file:
+            return pd.read_parquet(file)
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[BinaryIO]:
+        """A file of the experiment's, from Git or from DVC's cache.
+
+        Raises:
+            UserError: it is not there.
+        """
+        with _found(path, self.name), self.files.open(path, "rb") as file:
+            yield file
+
 
 def read_runs(data: str, row: Overrides, base: Overrides, seeds: Sequence[int]) -> list[Run]:
     """The runs of one row that are there.
@@ -109,8 +129,14 @@ def _read(name: str, seed: int, revision: str) -> Run:
 
 
 def _read_text(files: DVCFileSystem, path: str, name: str) -> str:
-    try:
+    with _found(path, name):
         return files.read_text(path, encoding="utf-8")
+
+
+@contextmanager
+def _found(path: str, name: str) -> Iterator[None]:
+    try:
+        yield
     except (DvcException, OSError) as error:
         raise UserError(
             f"experiment {name}: {path} is neither in Git nor in DVC's cache ({first_line(error)}); remove "
@@ -163,16 +189,20 @@ def require_comparable(runs: Mapping[str, Sequence[Run]], rows: Mapping[str, Ove
         UserError: they are; the first difference is named.
     """
     # The MD5 of each input in the first run that has it, and that run's name.
-    common: dict[str, tuple[str, str]] = {}
+    common: dict[tuple[str, str], tuple[str, str]] = {}
     for row, found in runs.items():
-        own_features = any(key.startswith("text_features.") for key in rows[row])
+        own = str({key: value for key, value in rows[row].items() if _decides_inputs(key)})
         for run in found:
             for path, md5 in run.inputs.items():
-                if own_features and path.startswith("data/features"):
-                    continue
-                first, other = common.setdefault(path, (md5, run.name))
+                # Rows of other encoders, or of another method, have features and second views of their own.
+                known = (path, own if path.startswith(("data/features", "data/views")) else "")
+                first, other = common.setdefault(known, (md5, run.name))
                 if md5 != first:
                     raise UserError(
                         f"experiments {run.name} and {other} differ in more than their parameters: {path}; "
                         "remove the older ones (`dvc exp remove`) and run again"
                     )
+
+
+def _decides_inputs(key: str) -> bool:
+    return key in ("method", "encoders") or "_features." in key or ".views." in key

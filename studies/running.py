@@ -123,8 +123,8 @@ async def _run_missing(
                 _take(name, commit)
                 bar.update()
 
-    # Features first: else all that begin at once would encode the same.
-    await run(*next(iter(missing.items())), "image_features", "text_features")
+    # Features and second views first: else all that begin at once would encode the same.
+    await run(*next(iter(missing.items())), "image_features", "text_features", "views")
     if failed:
         return failed
     # With exceptions returned, an interruption is waited for until every run has ended.

@@ -24,8 +24,7 @@ from tests.pipeline import ENVIRONMENT, ROOT, run, set_params, small_clone
 def test_each_row_overrides_parameters_by_values_that_they_take(study, tmp_path):
     names = {experiment_name("x", overrides, 1) for overrides in study.rows.values()}
     assert len(names) == len(study.rows)
-    assert study.rows[study.reference] == {}
-    assert set(study.tsne) <= set(study.rows)
+    assert {*study.tsne, *study.cases} <= set(study.rows)
     for overrides in study.rows.values():
         sections = {}
         for key, value in overrides.items():
@@ -131,21 +130,37 @@ COMMAND = (
 )
 
 
-def command(action, *options, data="tiny"):
-    return [*COMMAND, action, "small", "--data", data, "--seeds", "1", *options]
+SMALL = """
+small:
+  title: Small
+  x: alpha
+  rows:
+    one: {}
+    two: { alpha: 0.0 }
+  tsne: [one]
+mixed:
+  title: Two methods
+  rows:
+    text: { method: bert }
+    one: {}
+  tsne: [text, one]
+  cases: [text, one]
+"""
 
 
-def study(folder, action, *options, code=0, data="tiny"):
-    return run(folder, *command(action, *options, data=data), code=code)
+def command(action, *options, data="tiny", name="small"):
+    return [*COMMAND, action, name, "--data", data, "--seeds", "1", *options]
+
+
+def study(folder, action, *options, code=0, data="tiny", name="small"):
+    return run(folder, *command(action, *options, data=data, name=name), code=code)
 
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
     """A small clone in which nothing was reproduced, and a study of two rows has been run with one seed."""
     folder = small_clone(tmp_path_factory.mktemp("studied"), epochs=1)
-    (folder / "studies/definitions.yaml").write_text(
-        "small:\n  title: Small\n  x: alpha\n  rows:\n    one: {}\n    two: { alpha: 0.0 }\n  tsne: [one]\n"
-    )
+    (folder / "studies/definitions.yaml").write_text(SMALL)
     run(folder, "git", "commit", "-qam", "a small study")
     assert "spp-scl studies collect small --data tiny" in study(folder, "run", "--jobs", "2")
     return folder
@@ -195,6 +210,20 @@ def test_a_collected_study_is_a_page_tables_and_figures(studied):
         assert f"tiny-small{kind}.png" in page
         assert stem.with_name(f"tiny-small{kind}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in stem.with_name(f"tiny-small{kind}.svg").read_text()
+
+
+def test_a_study_of_two_methods_shows_where_they_differ(studied):
+    study(studied, "run", name="mixed")
+    assert "2 of 2 runs" in study(studied, "collect", name="mixed")
+    stem = studied / "reports/studies/tiny-mixed"
+    cases = pd.read_csv(f"{stem}-cases.csv")
+    assert (cases["text"] != cases["label"]).all()
+    assert (cases["one"] == cases["label"]).all()
+    page = stem.with_suffix(".md").read_text()
+    assert f"{len(cases)} are wrong in the row *text* and right in *one*" in page
+    assert "nan" not in page
+    assert "<svg" in stem.with_name("tiny-mixed-tsne.svg").read_text()
+    run(studied, "dvc", "exp", "remove", "tiny-method-bert-s1")
 
 
 def start(folder, *options, data):
