@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spp_scl.errors import UserError
 
+_ATTENTION = "draw where in the picture a word of a tweet looks (clmlf)"
 _METHODS = "what each method is, reads and takes, and the figures published for it"
 _RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
 _STUDIES = "run tables of experiments, and collect their results"
@@ -25,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # A command reads its own arguments: importing it takes seconds, and --help should not.
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("attention", help=_ATTENTION, add_help=False)
     commands.add_parser("methods", help=_METHODS, add_help=False)
     commands.add_parser("released", help=_RELEASED, add_help=False)
     commands.add_parser("studies", help=_STUDIES, add_help=False)
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parser.parse_args(given[:1]).command
     try:
-        {"methods": _methods, "released": _released, "studies": _studies}[command](given[1:])
+        _COMMANDS[command](given[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -39,6 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _attention(arguments: Sequence[str]) -> None:
+    from spp_scl.attention import main
+
+    main(arguments)
 
 
 def _methods(arguments: Sequence[str]) -> None:
@@ -62,3 +70,6 @@ def _studies(arguments: Sequence[str]) -> None:
     from studies.command import main
 
     main(arguments)
+
+
+_COMMANDS = {"attention": _attention, "methods": _methods, "released": _released, "studies": _studies}

@@ -29,6 +29,7 @@ PLUMBING = {
         "previous",
         "cli",
         "listing",
+        "attention",
         "methods/__init__",
     )
 }

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import nn
 
 from spp_scl.batches.batch import Batch, Sizes
+from spp_scl.errors import UserError
 from spp_scl.methods.shared.layers import mean_map
 from spp_scl.methods.shared.losses import label_contrast, view_contrast
 from spp_scl.methods.shared.method import Method, Output, Reads, Recipe, Step
@@ -133,6 +134,24 @@ class Clmlf(Method):
         scores = self.score(tokens)[:, :, 0].masked_fill(~mask, torch.finfo(tokens.dtype).min)
         fused = torch.bmm(scores.softmax(dim=1)[:, None], tokens)[:, 0]
         return {"fused": fused, **vectors}
+
+    def word_attention(self, batch: Batch, head: int) -> torch.Tensor:
+        """See `Method`; of the last fusion layer."""
+        if self.params.tokens == "view":
+            raise UserError("clmlf.tokens: view: an image token is of some channels, and has no place")
+        if not 0 <= head < self.params.heads:
+            raise UserError(f"--head {head}: there are {self.params.heads}, from 0 on")
+        tokens, mask, _ = self.tokens(batch)
+        last: Any
+        *before, last = self.fusion_layers
+        for layer in before:
+            tokens = layer(tokens, src_key_padding_mask=~mask)
+        _, weights = last.self_attn(
+            tokens, tokens, tokens, key_padding_mask=~mask, average_attn_weights=False
+        )
+        # Behind [CLS].
+        of_words = weights[batch.packing.text, head, batch.packing.time + 1]
+        return of_words[:, -self.sizes.positions :]
 
     def tokens(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """What the fusion layers get.

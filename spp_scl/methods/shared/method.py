@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from spp_scl.batches.batch import Batch, Sizes
+from spp_scl.errors import UserError
 from spp_scl.params import Count, Decay, NonNegative, Positive, Section
 
 # Of one batch: a number, or a scalar on the device that is fetched at the end of the epoch.
@@ -117,6 +118,17 @@ class Method(nn.Module, ABC):
     def couples_batch(self) -> bool:
         """Whether a prediction depends on the posts that share its batch."""
         return False
+
+    def word_attention(self, batch: Batch, head: int) -> torch.Tensor:
+        """Each word's attention over the picture's positions, of a head of the last layer that has both.
+
+        Returns:
+            (W, P), zeros for the words of a post without a picture.
+
+        Raises:
+            UserError: the method has no such attention, or no such head.
+        """
+        raise UserError(f"{self.title}: no word attends to positions of the picture")
 
     @classmethod
     def summarize(cls, rows: Sequence[Mapping[str, float]]) -> Summary:
