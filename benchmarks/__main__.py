@@ -14,6 +14,7 @@ PROGRAMS = (
     "epoch_released",
     "epoch_bare",
     "finetuned",
+    "clmlf",
     "step",
     "image_features",
     "text_features",

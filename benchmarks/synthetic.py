@@ -11,6 +11,7 @@ from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
 from spp_scl.encoders.writing import image_layout, text_layout, writing
 from spp_scl.features.encoder import EncoderInfo
+from spp_scl.features.store import read_images, read_texts
 
 ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450
 WIDTH = 768  # of BERT-base
@@ -68,9 +69,32 @@ def write_features(folder: Path, rows: int = ROWS) -> None:
             writer.write(i, words[start], words[start : start + length])
 
 
-def load_features(folder: Path) -> Data:
+def write_views(folder: Path) -> None:
+    """Write the training rows' second views, with their own features: one draw, all of them translated."""
+    train = pd.read_parquet(folder / "split.parquet").query("split == 'train'")["id"].tolist()
+    images, texts = read_images(folder / "image.h5"), read_texts(folder / "text.h5")
+    rows = [int(row_id) for row_id in train]
+    keys = np.frombuffer(np.random.default_rng(5).bytes(32 * len(rows)), np.uint8).reshape(-1, 32)
+    (folder / "views").mkdir()
+    layout = image_layout(
+        [f"{row_id} 0" for row_id in train], np.arange(len(rows)), keys, *images.maps.shape[1:]
+    )
+    with writing(folder / "views/image.h5", layout, images.encoder) as writer:
+        for i in writer.missing:
+            writer.write(i, images.maps[int(images.index[rows[i]])].numpy())
+    words = texts.offsets.diff()[rows].numpy()
+    blank, pieces = np.zeros(len(rows), bool), np.zeros(words.sum(), np.int32)
+    layout = text_layout(train, words, keys, blank, texts.words.shape[1:], pieces, texts.vocabulary.numpy())
+    with writing(folder / "views/text.h5", layout, texts.encoder) as writer:
+        for i, row in enumerate(rows):
+            start, end = texts.offsets[row : row + 2].tolist()
+            writer.write(i, texts.cls[row].numpy(), texts.words[start:end].numpy())
+
+
+def load_features(folder: Path, views: bool = False) -> Data:
     """Read them as the training stage does."""
-    return load_data(*(folder / name for name in ("clean.parquet", "split.parquet", "image.h5", "text.h5")))
+    files = (folder / name for name in ("clean.parquet", "split.parquet", "image.h5", "text.h5"))
+    return load_data(*files, folder / "views" if views else None)
 
 
 def write_pictures(folder: Path, number: int) -> pd.DataFrame:
