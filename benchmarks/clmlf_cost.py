@@ -1,6 +1,6 @@
 """The arithmetic of CLMLF's own training: BERT-base trained, ResNet-50 not, layers and epochs as published.
 
-`python -m benchmarks.clmlf_cost` counts it by torch's counter, on tweets of MVSA-Single's lengths; nothing is timed.
+`python -m benchmarks.clmlf_cost` counts it by torch's counter, on tweets of MVSA-Single's lengths.
 """
 
 import tempfile

@@ -68,7 +68,7 @@ def encode_views(
 ) -> None:
     """Encode draws of the pictures, and the translations, of the training tweets.
 
-    With encoders in the loop the pictures are drawn there, and `images` is an empty file.
+    With encoders in the loop the pictures are drawn there, and `images` says so.
 
     Args:
         table: the training rows of a clean table.
@@ -83,7 +83,7 @@ def encode_views(
         UserError: see `encode_images` and `encode_texts`.
     """
     if views["content"] == "inputs":
-        images.write_bytes(b"")
+        images.write_text("drawn in the loop\n")
     else:
         drawn = partial(_DrawnPictures, draws=views["draws"], seed=views["seed"])
         encode_images(table, folder, images, **views["image"], pictures=drawn)
