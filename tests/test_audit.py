@@ -324,6 +324,19 @@ def test_an_accuracy_equal_to_the_floor_s_is_said_to_be_equal(twelve):
     assert twelve()[1]["floors"].endswith("The model's 1.0000 is equal to it.")
 
 
+def test_a_model_of_one_class_is_said_to_have_learned_nothing(data):
+    rows = data.rows["test"]
+    repeats = pd.DataFrame({"id": data.ids("test"), **dict.fromkeys(KINDS)})
+    model, artifact = untrained(data, "sample")
+    floors, _ = compute_floors(data)
+    most = data.labels[data.rows["train"]].mode().values
+    for predicted, found in ((most.repeat(len(rows)), True), (data.labels[rows], False)):
+        logits = F.one_hot(predicted, len(data.classes)).float()
+        figures = audit(model, artifact, data, logits, repeats, floors, seed=1)
+        finding = describe_findings(figures, len(rows), model)["floors"]
+        assert ("it takes every tweet for the majority class" in finding) == found
+
+
 @pytest.mark.parametrize(
     ("score", "said"),
     [

@@ -1,5 +1,6 @@
 """What an audit finds, in plain sentences."""
 
+import math
 from collections.abc import Mapping
 
 from spp_scl.audit.audit import SCORES
@@ -110,7 +111,11 @@ def _describe_floors(floors: Mapping[str, Mapping], own: Mapping[str, float]) ->
     else:
         finding += f"; the best floor, {FLOOR_NAMES[best]}, has {floors[best]['accuracy']:.4f}"
     difference = describe_difference(own["accuracy"], floors[best]["accuracy"])
-    return f"{finding}. The model's {own['accuracy']:.4f} is {difference}."
+    finding += f". The model's {own['accuracy']:.4f} is {difference}"
+    # The macro F1 counts each class: it is the majority's only where no other is predicted.
+    if all(math.isclose(own[score], floors["majority"][score]) for score in SCORES):
+        finding += ": it takes every tweet for the majority class, and has learned nothing"
+    return f"{finding}."
 
 
 def describe_difference(score: float, floor: float) -> str:
