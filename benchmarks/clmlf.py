@@ -17,7 +17,7 @@ from spp_scl.methods import check_settings
 from spp_scl.params import load_params
 from spp_scl.recipe import choose_recipe
 from spp_scl.training.recipe import TrainingRecipe
-from spp_scl.training.training import train
+from spp_scl.training.training import epoch_batches, train
 
 # A part of MVSA-Single, and a third of the width: the ratio is stricter, and a run takes a minute.
 PART, WIDTH, HEADS = 16, 256, 4
@@ -58,9 +58,10 @@ class Bare(nn.Module):
         self.image = nn.Sequential(nn.Linear(2048, p.width), nn.GELU())
 
         def layers(number: int) -> nn.TransformerEncoder:
-            layer = nn.TransformerEncoderLayer(
+            layer: Any = nn.TransformerEncoderLayer(
                 p.width, p.heads, 4 * p.width, p.dropout, "gelu", layer_norm_eps=1e-12, batch_first=True
             )
+            layer.dropout = nn.Identity()  # none within the feed-forward part
             return nn.TransformerEncoder(layer, number, enable_nested_tensor=False)
 
         self.image_layers, self.fusion_layers = layers(p.image_layers), layers(p.fusion_layers)
@@ -83,6 +84,7 @@ class Bare(nn.Module):
 def bare(data: Data) -> Callable[[], None]:
     """All tensors in memory, the same batches, losses and updates; no log, no validation, no checkpoint."""
     p = recipe().settings
+    temperature = p.width**0.5
     rows = data.rows["train"]
     texts, drawn = [], []
     for which, kept in ((None, texts), ("translated", drawn)):
@@ -108,14 +110,15 @@ def bare(data: Data) -> Callable[[], None]:
         updates = torch.optim.AdamW(
             model.parameters(), lr=p.learning_rate, weight_decay=p.weight_decay, fused=True
         )
-        for part in torch.randperm(len(rows)).split(p.batch_size):
+        shuffle = torch.Generator().manual_seed(42)
+        for part in epoch_batches(torch.arange(len(rows)), p.batch_size, shuffle):
             own = labels[part]
             first, second = model(*gather(texts, part)), model(*gather(drawn, part))
             loss = F.cross_entropy(model.classifier(first), own)
             same = (own[:, None] == own).float()
-            logs = (first @ first.T / p.temperature).log_softmax(dim=1)
+            logs = (first @ first.T / temperature).log_softmax(dim=1)
             loss = loss - p.lbcl_weight * ((same * logs).sum(dim=1) / same.sum(dim=1)).mean()
-            scores = first @ second.T / p.temperature
+            scores = first @ second.T / temperature
             loss = loss + p.dbcl_weight * F.cross_entropy(scores, torch.arange(len(part)))
             updates.zero_grad(set_to_none=True)
             loss.backward()

@@ -42,8 +42,9 @@ def main(arguments: Sequence[str]) -> None:
     from spp_scl.report.attention import draw_attention  # matplotlib: not for --help
 
     found = read_attention(load_params(), options.id, options.word, options.head)
-    parts = (re.sub(r"[^\w.-]+", "-", part) for part in (options.id, *options.word))
-    path = FOLDER / f"{'-'.join(parts)}-head{options.head}.png"
+    words = "-".join(re.sub(r"\W+", "", word) for word in options.word)[:80]
+    tweet = re.sub(r"[^\w.-]+", "-", options.id)
+    path = FOLDER / f"{tweet}-{words}-head{options.head}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_attention(path, **found)
     print(f"{path} and {path.with_suffix('.svg').name}")
@@ -63,6 +64,7 @@ def read_attention(params: "Params", tweet: str, words: Sequence[str], head: int
     """
     import torch
 
+    from spp_scl.batches.batch import FeatureStore
     from spp_scl.batches.data import load_dataset
     from spp_scl.batches.inputs import InputStore
     from spp_scl.clean.pictures import reopen_picture
@@ -87,6 +89,12 @@ def read_attention(params: "Params", tweet: str, words: Sequence[str], head: int
         data.source.require(encoders)
         data.source.use(model.encoders, artifact.precision)
     batch = data.source.batch(torch.tensor(rows))
+    pieces = _pieces(encoders["text"], row["text"])
+    if isinstance(data.source, FeatureStore) and batch.pieces()[: len(pieces)].tolist() != pieces:
+        raise UserError(
+            "text_features.weights: not the encoder that the features are of, whose word pieces are others; "
+            "run `dvc repro`"
+        )
     places = [find_word(encoders["text"], row["text"], word) for word in words]
     with torch.inference_mode():
         weights = model.to(data.source.device).word_attention(batch, head).float().cpu()
@@ -102,25 +110,20 @@ def read_attention(params: "Params", tweet: str, words: Sequence[str], head: int
 
 
 def find_word(encoder: "TextEncoder", text: str, word: str) -> list[int]:
-    """Which of a text's word pieces are a word's, wherever it stands.
+    """Which of a text's word pieces are a word's, wherever it stands as a word of its own.
 
     Raises:
-        UserError: the word is not in the text, as far as the encoder reads it.
+        UserError: the word is not in the text, or behind where the encoder cuts it.
     """
-    pieces = _pieces(encoder, text)
-    found: set[int] = set()
-    # Some tokenizers tell a word at the beginning from one behind a space.
-    for form in (word, f" {word}"):
-        own = _pieces(encoder, form)
-        found |= {
-            start + i
-            for start in range(len(pieces) - len(own) + 1)
-            if own and pieces[start : start + len(own)] == own
-            for i in range(len(own))
-        }
+    whole = len(_pieces(encoder, text))
+    found: list[int] = []
+    for place in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):
+        # What stands in front of a word is cut apart in the same way with and without it.
+        before = len(_pieces(encoder, text[: place.start()].rstrip()))
+        found += range(before, min(whole, len(_pieces(encoder, text[: place.end()]))))
     if not found:
         raise UserError(f"--word {word}: not in the tweet, as far as the text encoder reads it: {text}")
-    return sorted(found)
+    return found
 
 
 def _pieces(encoder: "TextEncoder", text: str) -> list[int]:

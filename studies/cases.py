@@ -1,21 +1,24 @@
 """Tweets that one row of a study gets wrong and another right, and one sentence with different pictures."""
 
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import PIL.Image
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from spp_scl.clean.pictures import UnreadablePictureError, open_picture
 from spp_scl.clean.texts import normalize
+from spp_scl.errors import UserError
 from spp_scl.report.style import save_figure
-from studies.results import Run
+from studies.results import Run, common_seeds
 
 # Pictures of a figure.
 _SHOWN = 8
+_ORDER = {"test": 0, "valid": 1, "train": 2}
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,8 @@ class Cases:
         before: the row that is wrong.
         after: the row that is right.
         found: test tweets that `before` gets wrong and `after` right with every seed: id, text, label, the
-            prediction of each, and `gain`, the label's probability in `after` less that in `before`; the
-            largest first.
+            first seed's `prediction: <row>` of each, and `gain`, the label's mean probability in `after` less
+            that in `before`; the largest first.
         opposite: how many it is the other way round.
         tests: how many test tweets there are.
         seeds: that both have been run with.
@@ -42,14 +45,14 @@ class Cases:
 
 
 def find_cases(runs: Mapping[str, Sequence[Run]], before: str, after: str) -> Cases:
-    """Compare two rows, tweet by tweet, over the seeds that both have."""
-    seeds = {run.seed for run in runs[before]} & {run.seed for run in runs[after]}
+    """Compare two rows, tweet by tweet, over the seeds that both have, at least one."""
+    seeds = common_seeds(runs, (before, after))
     own = [run.test_predictions for run in runs[before] if run.seed in seeds]
     others = [run.test_predictions for run in runs[after] if run.seed in seeds]
     first = own[0]
     better, worse = _hits(others).all() & ~_hits(own).any(), _hits(own).all() & ~_hits(others).any()
     found = first.loc[better, ["id", "text", "label"]].assign(
-        **{before: own[0]["prediction"], after: others[0]["prediction"]},
+        **{_said(before): own[0]["prediction"], _said(after): others[0]["prediction"]},
         gain=sum(map(_truth, others)) / len(others) - sum(map(_truth, own)) / len(own),
     )
     found = found.sort_values("gain", ascending=False, kind="stable").reset_index(drop=True)
@@ -62,22 +65,24 @@ def find_sentence(run: Run) -> pd.DataFrame:
     Links, user names and case do not count. Of several such sentences that with the most labels, then with
     the most tweets outside train, then with the most tweets; empty where there is none.
     """
-    tweets = _tweets(run).assign(key=lambda t: t["text"].map(normalize))
-    tweets = tweets[tweets["key"].ne("") & tweets["picture"].notna()]
+    tweets = _tweets(run).assign(
+        key=lambda t: t["text"].map(normalize), order=lambda t: t["side"].map(_ORDER)
+    )
+    tweets = tweets[tweets["key"].ne("") & tweets["picture"].notna()].sort_values("order", kind="stable")
+    tweets = tweets.drop_duplicates(["key", "picture"])
     groups = tweets.groupby("key").agg(
         labels=("label", "nunique"),
-        pictures=("picture", "nunique"),
         outside=("side", lambda side: int(side.ne("train").sum())),
         tweets=("id", "size"),
     )
-    groups = groups[(groups["labels"] > 1) & (groups["pictures"] > 1)]
+    groups = groups[groups["labels"] > 1]
     if groups.empty:
         return tweets.iloc[:0]
     chosen = groups.sort_values(["labels", "outside", "tweets"], kind="stable").index[-1]
-    order = {"test": 0, "valid": 1, "train": 2}
-    return tweets[tweets["key"] == chosen].sort_values(
-        "side", key=lambda side: side.map(order), kind="stable"
-    )
+    found = tweets[tweets["key"] == chosen]
+    # One of each label first, so that a part of many shows the difference.
+    again = found.duplicated("label")
+    return pd.concat([found[~again], found[again]])
 
 
 def draw_cases(path: Path, cases: Cases, run: Run) -> None:
@@ -91,7 +96,7 @@ def draw_cases(path: Path, cases: Cases, run: Run) -> None:
     shown = cases.found.head(_SHOWN).merge(_tweets(run)[["id", "image"]], on="id")
     title = f"wrong: {cases.before}; right: {cases.after} (test set, every one of {cases.seeds} seed(s))"
     captions = [
-        f"{_wrap(row['text'])}\n{row['label']}; {cases.before}: {row[cases.before]}"
+        f"{_wrap(row['text'])}\n{row['label']}; {cases.before}: {row[_said(cases.before)]}"
         for _, row in shown.iterrows()
     ]
     _draw(path, shown["image"], captions, run, title)
@@ -124,6 +129,10 @@ def draw_sentence(path: Path, tweets: pd.DataFrame, rows: Mapping[str, Run], tit
         next(iter(rows.values())),
         f"{title}\n{_wrap(shown['text'].iloc[0], 90)}",
     )
+
+
+def _said(row: str) -> str:
+    return f"prediction: {row}"
 
 
 def _hits(runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -159,11 +168,17 @@ def _draw(path: Path, images: Sequence[str], captions: Sequence[str], run: Run, 
 
 
 def _show(ax: Axes, run: Run, image: str) -> None:
-    if pd.isna(image):
-        ax.text(0.5, 0.5, "no picture", ha="center", transform=ax.transAxes)
-        return
-    with run.open(f"data/raw/{run.params['dataset']}/{image}") as file, PIL.Image.open(file) as picture:
-        ax.imshow(picture.convert("RGB"))
+    why = "no picture"
+    if not pd.isna(image):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "picture")
+            try:
+                run.fetch(f"data/raw/{run.params['dataset']}/{image}", path)
+                ax.imshow(open_picture(path))
+                return
+            except (UserError, UnreadablePictureError):
+                why = "the picture is not at hand"
+    ax.text(0.5, 0.5, why, ha="center", transform=ax.transAxes)
 
 
 def _wrap(text: str, width: int = 44) -> str:

@@ -109,8 +109,10 @@ def draw_tsne(path: Path, panel: Mapping[str, Run], data: str) -> None:
     figure.legend(
         *axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=8, markerscale=1.5
     )
-    seed = next(iter(panel.values())).seed
-    figure.suptitle(f"t-SNE of the vectors before the classifier, test set: {data}, seed {seed}")
+    seeds = sorted({run.seed for run in panel.values()})
+    figure.suptitle(
+        f"t-SNE of the vectors before the classifier, test set: {data}, seed {', '.join(map(str, seeds))}"
+    )
     save_figure(figure, path)
 
 

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from spp_scl.listing import read_published
+from spp_scl.methods import load_method
 from spp_scl.raw.datasets import DATASETS
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 from studies.cases import Cases, draw_cases, draw_sentence, find_cases, find_sentence
 from studies.definitions import Overrides, Study
 from studies.figures import draw_curve, draw_rows, draw_tsne
-from studies.results import Run
+from studies.results import Run, common_seeds, same_seed
 from studies.statistics import compare, summarize
 
 FOLDER = Path("reports/studies")
@@ -25,7 +26,9 @@ _GATE = "step2_share"
 def write_report(
     study: Study, data: str, runs: Mapping[str, Sequence[Run]], base: Overrides, command: str
 ) -> list[Path]:
-    """Write `<data>-<study>.md`, `.csv`, `-runs.csv`, `.png` and `.svg` (and `-tsne.*`); returns the files.
+    """Write `<data>-<study>.md`, `.csv`, `-runs.csv`, `.png` and `.svg`; returns the files.
+
+    With `tsne` and `cases` of a study, also `-tsne.*`, `-cases.csv`, `-cases.*` and `-sentence.*`.
 
     Args:
         study: its rows are reported as far as they have runs.
@@ -49,12 +52,13 @@ def write_report(
         draw_curve(figures[0], study.x, runs, f1, title)
     else:
         draw_rows(figures[0], runs, study.reference, f1, title)
-    if panel := {name: runs[name][0] for name in study.tsne if name in runs}:
+    if panel := {name: runs[name] for name in study.tsne if name in runs}:
         figures.append(Path(f"{stem}-tsne.png"))
-        draw_tsne(figures[1], panel, data)
+        draw_tsne(figures[1], same_seed(panel), data)
     cases = None
-    if study.cases and all(name in runs for name in study.cases):
+    if study.cases and common_seeds(runs, study.cases):
         cases = _write_cases(stem, study, runs, title, figures)
+        files.append(Path(f"{stem}-cases.csv"))
     page = _page(study, data, title, runs, summary, base, command, figures, cases)
     files[0].write_text(page, encoding="utf-8")
     return [*files, *figures, *(path.with_suffix(".svg") for path in figures)]
@@ -64,14 +68,16 @@ def _write_cases(
     stem: str, study: Study, runs: Mapping[str, Sequence[Run]], title: str, figures: list[Path]
 ) -> Cases:
     """Write `-cases.csv` and the pictures, whose paths are added to `figures`."""
-    cases, first = find_cases(runs, *study.cases), runs[study.cases[0]][0]
+    cases = find_cases(runs, *study.cases)
+    rows = same_seed({name: runs[name] for name in study.cases})
+    first = rows[study.cases[0]]
     cases.found.to_csv(f"{stem}-cases.csv", index=False)
     if len(cases.found):
         figures.append(Path(f"{stem}-cases.png"))
         draw_cases(figures[-1], cases, first)
     if len(tweets := find_sentence(first)):
         figures.append(Path(f"{stem}-sentence.png"))
-        draw_sentence(figures[-1], tweets, {name: runs[name][0] for name in study.cases}, title)
+        draw_sentence(figures[-1], tweets, rows, f"{title}, seed {first.seed}")
     return cases
 
 
@@ -142,8 +148,8 @@ def _page(
         f"Dataset `{first.params['dataset']}`, test set. Mean ± standard deviation over "
         f"{summary['seeds'].max()} seed(s), with the 95 % interval of the mean (Student's t). Difference: "
         "accuracy minus the first row's, in points, with its 95 % interval and p, paired by seed and by test "
-        "tweet, both random effects; not corrected for how many rows are compared. Step 2: the share of the "
-        "batches in which it ran.",
+        "tweet, both random effects; not corrected for how many rows are compared."
+        + (" Step 2: the share of the batches in which it ran." if _is_gated(summary) else ""),
         f"```\n{command}\n```",
         f"Overrides of every row beside those that were committed: {overrides}. "
         f"Begun from the commit(s) {', '.join(commits)}.",
@@ -164,6 +170,10 @@ def _page(
     return "\n\n".join(parts) + "\n"
 
 
+def _is_gated(summary: pd.DataFrame) -> bool:
+    return bool(summary["step2_mean"].notna().any())
+
+
 def _methods(runs: Mapping[str, Sequence[Run]]) -> list[str]:
     return [str(run.params["method"]) for found in runs.values() for run in found]
 
@@ -177,7 +187,7 @@ def _scores_table(summary: pd.DataFrame, first: Run, methods: Sequence[str]) -> 
     dataset = str(first.params["dataset"])
     score = DATASETS[dataset].selection
     f1 = SCORE_NAMES[score]
-    gated = summary["step2_mean"].notna().any()
+    gated = _is_gated(summary)
     lines = [
         {
             "row": line["row"],
@@ -198,7 +208,8 @@ def _scores_table(summary: pd.DataFrame, first: Run, methods: Sequence[str]) -> 
     for method in methods:
         # The first of a dataset is of the method's own paper, or of the oldest that reports it.
         for row in [r for r in published.get(method, []) if r["dataset"] == dataset and score in r][:1]:
-            others[f"*published: {row['source']}*"] = (row["accuracy"], row[score])
+            title = load_method(method).network.title
+            others[f"*published: {title} ({row['source']})*"] = (row["accuracy"], row[score])
     for name, (accuracy, value) in others.items():
         lines.append({"row": name, "accuracy": f"{accuracy:.4f}", f1: f"{value:.4f}"})
     return pd.DataFrame(lines)

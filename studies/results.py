@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from dvc.api import DVCFileSystem
@@ -75,18 +76,18 @@ class Run:
         Raises:
             UserError: it is not there.
         """
-        with self.open(path) as file:
-            return pd.read_parquet(file)
+        with _found(path, self.name):
+            content = self.files.cat_file(path)
+        return pd.read_parquet(io.BytesIO(content))
 
-    @contextmanager
-    def open(self, path: str) -> Iterator[BinaryIO]:
-        """A file of the experiment's, from Git or from DVC's cache.
+    def fetch(self, path: str, to: Path) -> None:
+        """Copy a file of the experiment's, from Git or from DVC's cache.
 
         Raises:
             UserError: it is not there.
         """
-        with _found(path, self.name), self.files.open(path, "rb") as file:
-            yield file
+        with _found(path, self.name):
+            self.files.get_file(path, str(to))
 
 
 def read_runs(data: str, row: Overrides, base: Overrides, seeds: Sequence[int]) -> list[Run]:
@@ -191,12 +192,9 @@ def require_comparable(runs: Mapping[str, Sequence[Run]], rows: Mapping[str, Ove
     # The MD5 of each input in the first run that has it, and that run's name.
     common: dict[tuple[str, str], tuple[str, str]] = {}
     for row, found in runs.items():
-        own = str({key: value for key, value in rows[row].items() if _decides_inputs(key)})
         for run in found:
             for path, md5 in run.inputs.items():
-                # Rows of other encoders, or of another method, have features and second views of their own.
-                known = (path, own if path.startswith(("data/features", "data/views")) else "")
-                first, other = common.setdefault(known, (md5, run.name))
+                first, other = common.setdefault((path, _own_inputs(path, rows[row])), (md5, run.name))
                 if md5 != first:
                     raise UserError(
                         f"experiments {run.name} and {other} differ in more than their parameters: {path}; "
@@ -204,5 +202,28 @@ def require_comparable(runs: Mapping[str, Sequence[Run]], rows: Mapping[str, Ove
                     )
 
 
-def _decides_inputs(key: str) -> bool:
-    return key in ("method", "encoders") or "_features." in key or ".views." in key
+def _own_inputs(path: str, row: Overrides) -> str:
+    """What a row sets that gives it features, or second views, of its own; empty: it has everybody's."""
+    keys: list[str] = []
+    if path.startswith(("data/features", "data/views")):
+        keys += [key for key in row if key == "encoders" or "_features." in key]
+    if path.startswith("data/views"):
+        keys += [key for key in row if key == "method" or ".views." in key]
+    return str({key: row[key] for key in sorted(keys)})
+
+
+def decide_inputs(row: Overrides) -> str:
+    """Equal for rows that have the same features and second views."""
+    return _own_inputs("data/views", row)
+
+
+def common_seeds(runs: Mapping[str, Sequence[Run]], rows: Sequence[str]) -> set[int]:
+    """The seeds that all of these rows have been run with."""
+    return set.intersection(*({run.seed for run in runs.get(row, ())} for row in rows))
+
+
+def same_seed(runs: Mapping[str, Sequence[Run]]) -> dict[str, Run]:
+    """A run of each row: of the lowest seed that all have, or each one's lowest where they share none."""
+    seeds = common_seeds(runs, list(runs)) or {run.seed for found in runs.values() for run in found}
+    chosen = {row: [run for run in found if run.seed in seeds] for row, found in runs.items()}
+    return {row: min(found, key=lambda run: run.seed) for row, found in chosen.items()}

@@ -25,7 +25,7 @@ from spp_scl.errors import UserError
 from spp_scl.progress import progress
 from studies.definitions import Overrides, experiment_name, run_overrides
 from studies.experiments import experiment_ref, git, list_experiments, read_params
-from studies.results import require_dataset, require_parameters
+from studies.results import decide_inputs, require_dataset, require_parameters
 
 log = logging.getLogger("studies")
 
@@ -124,9 +124,13 @@ async def _run_missing(
                 bar.update()
 
     # Features and second views first: else all that begin at once would encode the same.
-    await run(*next(iter(missing.items())), "image_features", "text_features", "views")
-    if failed:
-        return failed
+    firsts: dict[str, tuple[str, Overrides]] = {}
+    for name, overrides in missing.items():
+        firsts.setdefault(decide_inputs(overrides), (name, overrides))
+    for name, overrides in firsts.values():
+        await run(name, overrides, "image_features", "text_features", "views")
+        if failed:
+            return failed
     # With exceptions returned, an interruption is waited for until every run has ended.
     for error in await asyncio.gather(*starmap(run, missing.items()), return_exceptions=True):
         if error:

@@ -38,15 +38,21 @@ def test_the_weights_are_the_softmax_of_the_last_fusion_layer(data):
 
 
 def test_a_word_is_found_by_its_pieces_wherever_it_stands():
-    texts = ["a happy dog, unhappy dogs and a DOG"]
-    encoder = load_text_encoder("untrained", 1, texts, 32)
-    pieces = encoder.tokenize(texts)[0][encoder.prefix : -encoder.suffix]
-    dog = find_word(encoder, texts[0], "dog")
-    assert [pieces[i] for i in dog] == [pieces[2]] * len(dog)
-    assert {2, len(pieces) - 1} <= set(dog)
-    assert find_word(encoder, texts[0], "a happy") == [0, 1]
-    with pytest.raises(UserError, match="--word cat: not in the tweet"):
-        find_word(encoder, texts[0], "cat")
+    text = "a happy dog, unhappy dogs \N{DOG FACE} and \N{CAT FACE} a DOG"
+    encoder = load_text_encoder("untrained", 1, ["a happy dog, unhappy dogs and a DOG"], 32)
+    pieces = encoder.tokenize([text])[0][encoder.prefix : -encoder.suffix]
+    dogs = find_word(encoder, text, "dog")
+    assert dogs == [2, len(pieces) - 1]
+    assert [pieces[i] for i in dogs] == [pieces[2]] * 2
+    assert find_word(encoder, text, "a happy") == [0, 1]
+    # Unknown pieces look alike: a word is found by its place.
+    first, second = find_word(encoder, text, "\N{DOG FACE}"), find_word(encoder, text, "\N{CAT FACE}")
+    assert pieces[first[0]] == pieces[second[0]]
+    assert first != second
+    short = load_text_encoder("untrained", 1, [text], 6)
+    for read, word in ((encoder, "cat"), (encoder, "happ"), (short, "\N{CAT FACE}")):
+        with pytest.raises(UserError, match=f"--word {word}: not in the tweet"):
+            find_word(read, text, word)
 
 
 @pytest.fixture
@@ -89,6 +95,10 @@ def test_the_command_draws_the_picture_and_each_word(folder, sample, data, capsy
     ):
         with pytest.raises(UserError, match=message):
             main(arguments)
+    set_params(folder, text_features={"max_positions": 4})
+    with pytest.raises(UserError, match="not in the tweet, as far as"):
+        main(["--id", tweet["id"], "--word", tweet["text"].split()[-1]])
+    set_params(folder, text_features={"max_positions": 202})
     write_model(data, "clmlf", tokens="view")
     with pytest.raises(UserError, match="an image token is of some channels"):
         main(["--id", tweet["id"], "--word", words[0]])

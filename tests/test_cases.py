@@ -1,19 +1,22 @@
 """Tweets that one method gets wrong and another right, and one sentence with different pictures."""
 
+import shutil
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from PIL import Image
 
+from spp_scl.errors import UserError
 from studies.cases import draw_cases, draw_sentence, find_cases, find_sentence
+from studies.results import common_seeds, require_comparable, same_seed
 
 LABELS = ["good", "bad", "bad", "good"]
 SAME = "the same $\\nope{$ <b>"
 TEXTS = [SAME, f"{SAME} https://t.co/x", "other", f"RT @a: {SAME.upper()}"]
 
 
-def make_run(seed, hits, folder):
+def make_run(seed, hits, folder, missing=False):
     """A run whose predictions are right where `hits` says so, with a probability of 0.6 to 1 by the seed."""
     sure = 0.5 + seed / 10
     said = [
@@ -46,13 +49,19 @@ def make_run(seed, hits, folder):
         }
     )
     split = pd.DataFrame({"id": list("wxyz"), "split": ["train", "test", "test", "valid"]})
+
+    def fetch(path, to):
+        if missing:
+            raise UserError("not in DVC's cache")
+        shutil.copy(folder / path.rpartition("/")[2], to)
+
     return SimpleNamespace(
         seed=seed,
         params={"dataset": "d"},
         test_predictions=predictions,
         read_csv=lambda _: predictions[predictions["id"] != "w"],
         read_parquet=lambda path: clean if "clean" in path else split,
-        open=lambda path: (folder / path.rpartition("/")[2]).open("rb"),
+        fetch=fetch,
     )
 
 
@@ -76,23 +85,64 @@ def test_a_case_is_wrong_and_right_with_every_seed_that_both_have(runs):
     assert cases.found["gain"].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_one_sentence_is_found_under_links_and_retweets(runs, tmp_path):
+def test_one_sentence_is_found_under_links_and_retweets(runs):
     found = find_sentence(runs["text"][0])
-    assert found["id"].tolist() == ["x", "z", "w"]
-    assert found["side"].tolist() == ["test", "valid", "train"]
+    # A test tweet first; then one of the other label, before the rest.
+    assert found["id"].tolist() == ["x", "z"]
+    assert found["side"].tolist() == ["test", "valid"]
 
 
 def test_equal_pictures_are_no_sentence_with_different_ones(runs):
     run = runs["text"][0]
-    clean = run.read_parquet("clean")
-    clean["picture"] = "0"
+    run.read_parquet("clean")["picture"] = "0"
     assert find_sentence(run).empty
+
+
+def test_of_many_tweets_of_a_sentence_each_label_comes_first(runs):
+    run = runs["text"][0]
+    clean, split = run.read_parquet("clean"), run.read_parquet("split")
+    for frame, more in (
+        (clean, {"text": SAME, "image": "1.png", "label": "bad"}),
+        (split, {"split": "test"}),
+    ):
+        for i in range(9):
+            frame.loc[len(frame)] = {
+                **frame.iloc[0].to_dict(),
+                **more,
+                "id": f"more{i}",
+                **({"picture": f"p{i}"} if frame is clean else {}),
+            }
+    found = find_sentence(run)
+    assert found["label"].head(2).nunique() == 2
+    assert len(found) == 11
 
 
 def test_what_would_be_mathematics_in_a_tweet_is_drawn_as_it_stands(runs, tmp_path):
     first = runs["text"][0]
-    draw_cases(tmp_path / "cases.png", find_cases(runs, "text", "both"), first)
-    draw_sentence(tmp_path / "sentence.png", find_sentence(first), {"text": first}, "title")
-    for name in ("cases", "sentence"):
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+    gone = make_run(1, (True,) * 4, tmp_path, missing=True)
+    for run in (first, gone):  # a picture that is not at hand stops nothing
+        draw_cases(tmp_path / "cases.png", find_cases(runs, "text", "both"), run)
+        draw_sentence(tmp_path / "sentence.png", find_sentence(first), {"text": run}, "title")
+        for name in ("cases", "sentence"):
+            assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+            (tmp_path / f"{name}.png").unlink()
+
+
+def test_rows_are_paired_by_their_seeds(runs):
+    assert common_seeds(runs, ("text", "both")) == {1, 4}
+    assert common_seeds(runs, ("text", "missing")) == set()
+    assert {run.seed for run in same_seed({"a": runs["text"], "b": runs["both"][1:]}).values()} == {4}
+    assert [r.seed for r in same_seed({"a": runs["text"][:1], "b": runs["both"][1:]}).values()] == [1, 4]
+
+
+def test_features_are_compared_among_rows_that_have_the_same():
+    def row(md5, views):
+        inputs = {"data/features/d": md5, "data/views/d": views, "data/clean/d": "c"}
+        return [SimpleNamespace(name=f"{md5}{views}", inputs=inputs)]
+
+    rows = {"a": {"method": "clmlf"}, "b": {"method": "bert"}, "c": {"encoders": "live"}, "d": {}}
+    require_comparable({"a": row("1", "v"), "b": row("1", ""), "c": row("2", ""), "d": row("1", "")}, rows)
+    with pytest.raises(UserError, match="differ in more than their parameters: data/features/d"):
+        require_comparable({"a": row("1", "v"), "b": row("2", "")}, rows)
+    with pytest.raises(UserError, match="data/views/d"):
+        require_comparable({"d": row("1", ""), "e": row("1", "w")}, {**rows, "e": {"alpha": 1.0}})

@@ -36,7 +36,7 @@ class Params(Recipe):
     text_layer: bool
     contrast_heads: bool
     normalize: bool
-    temperature: Positive
+    temperature: Positive | None
     temperature_inside: bool
     lbcl_mean: Literal["anchors", "pairs"]
     lbcl_weight: NonNegative
@@ -98,6 +98,8 @@ class Clmlf(Method):
     def steps(self, batch: Batch) -> Iterator[Step]:
         """One step on the sentiment, the label-based and the data-based contrast."""
         p = self.params
+        # The paper gives none. Products of R grow with its width: divided by 0.07 they drown all else.
+        temperature = p.width**0.5 if p.temperature is None else p.temperature
         if p.first_view == "drawn":
             view = batch.view("drawn")
             assert view is not None  # every training row has one
@@ -110,14 +112,14 @@ class Clmlf(Method):
         z = F.normalize(z, dim=1) if p.normalize else z
         if p.lbcl_weight:
             losses["L_lbcl"] = label_contrast(
-                z, batch.labels, p.temperature, inside=p.temperature_inside, pairs=p.lbcl_mean == "pairs"
+                z, batch.labels, temperature, inside=p.temperature_inside, pairs=p.lbcl_mean == "pairs"
             )
             total = total + p.lbcl_weight * losses["L_lbcl"]
         # Rows whose texts have no translation may have no second view.
         if p.dbcl_weight and (view := batch.view("translated")) is not None:
             other = self.contrast[1](self.fuse(view.batch)["fused"])[view.place]
             other = F.normalize(other, dim=1) if p.normalize else other
-            losses["L_dbcl"] = view_contrast(z[view.rows], other, p.temperature)
+            losses["L_dbcl"] = view_contrast(z[view.rows], other, temperature)
             total = total + p.dbcl_weight * losses["L_dbcl"]
         yield Step(total / len(batch.labels) if p.divide_by_batch else total, losses)
 

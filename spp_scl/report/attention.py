@@ -47,7 +47,7 @@ def draw_attention(
             extent=(-0.5, width - 0.5, height - 0.5, -0.5),
         )
         figure.colorbar(drawn, ax=ax, shrink=0.7, label="share of the word's attention")
-        title = f"{word}: {float(weights.sum()):.0%} of its attention is on the picture"
+        title = f"{word}: {float(weights.sum()):.0%} of its attention is on these positions"
         ax.set_title(title, fontsize="medium", parse_math=False)
     for ax in axes[0]:
         ax.axis("off")

@@ -217,8 +217,10 @@ def test_a_study_of_two_methods_shows_where_they_differ(studied):
     assert "2 of 2 runs" in study(studied, "collect", name="mixed")
     stem = studied / "reports/studies/tiny-mixed"
     cases = pd.read_csv(f"{stem}-cases.csv")
-    assert (cases["text"] != cases["label"]).all()
-    assert (cases["one"] == cases["label"]).all()
+    assert (cases["prediction: text"] != cases["label"]).all()
+    assert (cases["prediction: one"] == cases["label"]).all()
+    predictions = pd.read_csv(f"{stem}-runs.csv")
+    assert list(predictions["row"]) == ["text", "one"]
     page = stem.with_suffix(".md").read_text()
     assert f"{len(cases)} are wrong in the row *text* and right in *one*" in page
     assert "nan" not in page
