@@ -11,13 +11,13 @@ from torch import nn
 
 from benchmarks.measure import Row, alternate, report
 from benchmarks.synthetic import ROWS, load_features, write_features, write_views
-from benchmarks.training import ROOT, settings
+from benchmarks.training import ROOT, epoch, settings
 from spp_scl.batches.data import Data
 from spp_scl.methods import check_settings
 from spp_scl.params import load_params
 from spp_scl.recipe import choose_recipe
 from spp_scl.training.recipe import TrainingRecipe
-from spp_scl.training.training import epoch_batches, train
+from spp_scl.training.training import epoch_batches
 
 # A part of MVSA-Single, and a third of the width: the ratio is stricter, and a run takes a minute.
 PART, WIDTH, HEADS = 16, 256, 4
@@ -30,23 +30,6 @@ def recipe() -> TrainingRecipe:
     )
     chosen = {**choose_recipe(params)["settings"], "width": WIDTH, "heads": HEADS, "epochs": 1}
     return TrainingRecipe("clmlf", check_settings("clmlf", chosen), "frozen", {}, None)
-
-
-def ours(data: Data) -> Callable[[], None]:
-    """As the stage runs it: log, validation and checkpoint included."""
-
-    def epoch() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            train(
-                data,
-                recipe(),
-                seed=42,
-                params=settings(),
-                log_folder=folder,
-                checkpoint=Path(folder, "checkpoint"),
-            )
-
-    return epoch
 
 
 class Bare(nn.Module):
@@ -104,7 +87,7 @@ def bare(data: Data) -> Callable[[], None]:
             torch.stack([kept[i][1] for i in part.tolist()]),
         )
 
-    def epoch() -> None:
+    def bare_epoch() -> None:
         torch.set_num_threads(settings().threads)
         model = Bare(p).train()
         updates = torch.optim.AdamW(
@@ -124,7 +107,7 @@ def bare(data: Data) -> Callable[[], None]:
             loss.backward()
             updates.step()
 
-    return epoch
+    return bare_epoch
 
 
 def main() -> None:
@@ -133,7 +116,7 @@ def main() -> None:
         write_features(folder, ROWS // PART)
         write_views(folder)
         data = load_features(folder, views=True)
-        mine, theirs = alternate(ours(data), bare(data))
+        mine, theirs = alternate(lambda: epoch(data, recipe()), bare(data))
     posts = len(data.rows["train"])
     report(
         Row(

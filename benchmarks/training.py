@@ -49,12 +49,12 @@ def optimizer_of(model: SppScl, fused: bool = True) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=model.params.learning_rate, fused=fused or None)
 
 
-def epoch(data: Data) -> None:
-    """A training of one epoch as the stage runs it: log, validation and checkpoint included."""
+def epoch(data: Data, chosen: TrainingRecipe | None = None) -> None:
+    """One epoch, by default of `recipe`, as the stage runs it: log, validation and checkpoint included."""
     with tempfile.TemporaryDirectory() as folder:
         train(
             data,
-            recipe(),
+            chosen or recipe(),
             seed=42,
             params=settings(),
             log_folder=folder,

@@ -9,6 +9,7 @@ from PIL import Image
 
 from spp_scl.errors import UserError
 from studies.cases import draw_cases, draw_sentence, find_cases, find_sentence
+from studies.report import _scores_table
 from studies.results import common_seeds, require_comparable, same_seed
 
 LABELS = ["good", "bad", "bad", "good"]
@@ -146,3 +147,10 @@ def test_features_are_compared_among_rows_that_have_the_same():
         require_comparable({"a": row("1", "v"), "b": row("2", "")}, rows)
     with pytest.raises(UserError, match="data/views/d"):
         require_comparable({"d": row("1", ""), "e": row("1", "w")}, {**rows, "e": {"alpha": 1.0}})
+
+
+def test_each_method_has_its_own_published_figures():
+    first = SimpleNamespace(params={"dataset": "mvsa_single"}, floors={})
+    table = _scores_table(pd.DataFrame({"step2_mean": []}), first, ["clmlf", "bert", "resnet", "concat"])
+    assert table["accuracy"].tolist() == ["0.7533", "0.7111", "0.6467"]
+    assert "step 2" not in table
