@@ -23,12 +23,12 @@ from spp_scl.training.training import epoch_batches
 PART, WIDTH, HEADS = 16, 256, 4
 
 
-def recipe() -> TrainingRecipe:
-    """The repository's own but for the width, for one epoch."""
+def recipe(**changes: Any) -> TrainingRecipe:
+    """The repository's own, with some settings changed."""
     params = load_params(ROOT / "params.yaml").model_copy(
         update={"method": "clmlf", "dataset": "mvsa_single"}
     )
-    chosen = {**choose_recipe(params)["settings"], "width": WIDTH, "heads": HEADS, "epochs": 1}
+    chosen = {**choose_recipe(params)["settings"], **changes}
     return TrainingRecipe("clmlf", check_settings("clmlf", chosen), "frozen", {}, None)
 
 
@@ -64,9 +64,8 @@ class Bare(nn.Module):
         return (weights[:, :, None] * tokens).sum(dim=1)
 
 
-def bare(data: Data) -> Callable[[], None]:
+def bare(data: Data, p: Any) -> Callable[[], None]:
     """All tensors in memory, the same batches, losses and updates; no log, no validation, no checkpoint."""
-    p = recipe().settings
     temperature = p.width**0.5
     rows = data.rows["train"]
     texts, drawn = [], []
@@ -116,7 +115,8 @@ def main() -> None:
         write_features(folder, ROWS // PART)
         write_views(folder)
         data = load_features(folder, views=True)
-        mine, theirs = alternate(lambda: epoch(data, recipe()), bare(data))
+        chosen = recipe(width=WIDTH, heads=HEADS, epochs=1)
+        mine, theirs = alternate(lambda: epoch(data, chosen), bare(data, chosen.settings))
     posts = len(data.rows["train"])
     report(
         Row(

@@ -11,14 +11,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.clmlf import recipe
 from benchmarks.synthetic import ROWS, WORDS, lengths, load_features, write_features, write_views
-from benchmarks.training import ROOT
 from spp_scl.encoders.image import load_image_encoder
 from spp_scl.encoders.text import load_text_encoder
-from spp_scl.methods import check_settings
-from spp_scl.params import load_params
-from spp_scl.recipe import choose_recipe
-from spp_scl.training.recipe import TrainingRecipe
 from spp_scl.training.state import TrainingState
 from spp_scl.training.training import train_batch
 
@@ -35,16 +31,14 @@ def count(compute: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    params = load_params(ROOT / "params.yaml").model_copy(
-        update={"method": "clmlf", "dataset": "mvsa_single"}
-    )
-    settings = check_settings("clmlf", choose_recipe(params)["settings"])
+    chosen = recipe()
+    settings = chosen.settings
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_features(folder, 2 * settings.batch_size)
         write_views(folder)
         data = load_features(folder, views=True)
-        state = TrainingState.start(TrainingRecipe("clmlf", settings, "frozen", {}, None), data, seed=42)
+        state = TrainingState.start(chosen, data, seed=42)
         batch = data.source.batch(data.rows["train"][: settings.batch_size])
         own = count(lambda: train_batch(state, batch, last=False)) / settings.batch_size
     text = load_text_encoder("untrained", 0, WORDS, 202).requires_grad_(True)

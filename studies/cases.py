@@ -49,8 +49,8 @@ def find_cases(runs: Mapping[str, Sequence[Run]], before: str, after: str) -> Ca
     seeds = common_seeds(runs, (before, after))
     own = [run.test_predictions for run in runs[before] if run.seed in seeds]
     others = [run.test_predictions for run in runs[after] if run.seed in seeds]
-    first = own[0]
-    better, worse = _hits(others).all() & ~_hits(own).any(), _hits(own).all() & ~_hits(others).any()
+    first, hits, other_hits = own[0], _hits(own), _hits(others)
+    better, worse = other_hits.all() & ~hits.any(), hits.all() & ~other_hits.any()
     found = first.loc[better, ["id", "text", "label"]].assign(
         **{_said(before): own[0]["prediction"], _said(after): others[0]["prediction"]},
         gain=sum(map(_truth, others)) / len(others) - sum(map(_truth, own)) / len(own),

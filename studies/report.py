@@ -59,7 +59,7 @@ def write_report(
     if study.cases and common_seeds(runs, study.cases):
         cases = _write_cases(stem, study, runs, title, figures)
         files.append(Path(f"{stem}-cases.csv"))
-    page = _page(study, data, title, runs, summary, base, command, figures, cases)
+    page = _page(study, title, runs, summary, base, command, figures, cases)
     files[0].write_text(page, encoding="utf-8")
     return [*files, *figures, *(path.with_suffix(".svg") for path in figures)]
 
@@ -131,7 +131,6 @@ def _runs_table(study: Study, runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame
 
 def _page(
     study: Study,
-    data: str,
     title: str,
     runs: Mapping[str, Sequence[Run]],
     summary: pd.DataFrame,
@@ -153,7 +152,7 @@ def _page(
         f"```\n{command}\n```",
         f"Overrides of every row beside those that were committed: {overrides}. "
         f"Begun from the commit(s) {', '.join(commits)}.",
-        _markdown(_scores_table(summary, first, list(dict.fromkeys(_methods(runs))))),
+        _markdown(_scores_table(summary, first, _methods(runs))),
         *_coupling(runs),
     ]
     if missing := [name for name in study.rows if name not in runs]:
@@ -162,7 +161,7 @@ def _page(
         parts.append(
             f"Of {cases.tests} test tweets, with every one of {cases.seeds} seed(s), {len(cases.found)} are "
             f"wrong in the row *{cases.before}* and right in *{cases.after}*, and {cases.opposite} the other "
-            f"way round (`{data}-{study.name}-cases.csv`)."
+            f"way round (`{figures[0].stem}-cases.csv`)."
         )
     parts += [f"![{figure.stem}]({figure.name})" for figure in figures]
     parameters = "\n".join(f"{key}: {value}" for key, value in first.params.items())
@@ -175,7 +174,8 @@ def _is_gated(summary: pd.DataFrame) -> bool:
 
 
 def _methods(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    return [str(run.params["method"]) for found in runs.values() for run in found]
+    """The rows' methods, each once, in the rows' order."""
+    return list(dict.fromkeys(str(found[0].params["method"]) for found in runs.values()))
 
 
 def _markdown(table: pd.DataFrame) -> str:
