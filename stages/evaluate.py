@@ -26,7 +26,8 @@ def main(params: Params) -> None:
     repeats = read_repeats("reports/repeats.csv", data.ids("test"))
     floors = read_json("reports/floors.json", "the floors")
     found = evaluate(model, artifact, data)
-    figures = audit(model, artifact, data, found.logits, repeats, floors, params.seed)
+    shortcuts = read_json("reports/shortcuts.json", "the shortcuts")
+    figures = audit(model, artifact, data, found.logits, repeats, floors, shortcuts, params.seed)
     if views := read_json("reports/views.json", "the second views' report"):
         figures["translations"] = views
     findings = describe_findings(figures, len(repeats), model)

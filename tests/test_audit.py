@@ -16,12 +16,14 @@ from sklearn.metrics import f1_score
 from spp_scl.audit import coupling
 from spp_scl.audit.audit import audit
 from spp_scl.audit.coupling import audit_coupling
-from spp_scl.audit.findings import describe_difference, describe_findings
+from spp_scl.audit.findings import _describe_shortcuts, describe_difference, describe_findings
+from spp_scl.audit.modalities import score_modalities
 from spp_scl.audit.page import write_page
 from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
 from spp_scl.batches.batch import FeatureStore
 from spp_scl.checks.floors import compute_floors, pool
 from spp_scl.checks.repeats import KINDS, NEAR, find_repeats, perceptual_hash, read_repeats
+from spp_scl.checks.shortcuts import TOGETHER, describe_outside, find_shortcuts
 from spp_scl.clean.pictures import hash_picture
 from spp_scl.errors import UserError
 from spp_scl.evaluation.evaluate import evaluate
@@ -38,6 +40,9 @@ TRAINING = {
     "alpha_mattered": False,
     "alpha_bound": None,
 }
+
+NOTHING_TOLD = {"accuracy": 0.5, "f1_weighted": 0.4, "f1_macro": 0.3, "above_majority": 0.0, "p": 1.0}
+SHORTCUTS = {"links": NOTHING_TOLD, "together": NOTHING_TOLD}
 
 
 def untrained(data, fusion):
@@ -118,6 +123,8 @@ def table_of(texts, pictures, images, sides):
             "picture": pictures,
             "label": pd.Categorical(["a", "b"] * (len(texts) // 2)),
             "split": None,
+            "text_label": None,
+            "image_label": None,
         }
     )
     return table, pd.DataFrame({"id": table["id"], "split": sides})
@@ -243,9 +250,9 @@ def test_the_whole_audit_has_a_finding_a_section_and_a_page(data, sample, fusion
     evaluation = evaluate(model, artifact, data)
     repeats = find_repeats(sample.table, pd.read_parquet(sample.split), sample.raw)
     floors, _ = compute_floors(data)
-    figures = audit(model, artifact, data, evaluation.logits, repeats, floors, seed=1)
+    figures = audit(model, artifact, data, evaluation.logits, repeats, floors, SHORTCUTS, seed=1)
     findings = describe_findings(figures, len(repeats), model)
-    assert list(findings) == list(figures)
+    assert findings.keys() == figures.keys()
     own = figures["coupling"]["own"]["accuracy"]
     test = evaluation.predictions[evaluation.predictions["split"] == "test"]
     assert own == pytest.approx((test["prediction"] == test["label"]).mean())
@@ -272,7 +279,7 @@ def test_repeats_are_scored_with_and_without(data, sample):
     repeats = pd.DataFrame({"id": test["id"], **dict.fromkeys(KINDS)})
     repeats.loc[:1, "text"] = train["id"].iloc[0]
     floors, _ = compute_floors(data)
-    r = audit(model, artifact, data, evaluation.logits, repeats, floors, seed=1)["repeats"]
+    r = audit(model, artifact, data, evaluation.logits, repeats, floors, SHORTCUTS, seed=1)["repeats"]
     right = (test["prediction"] == test["label"]).to_numpy()
     assert r["text"]["tweets"] == r["any"]["tweets"] == 2
     assert r["text"]["same_label"] == (test["label"][:2] == str(train["label"].iloc[0])).sum()
@@ -294,7 +301,7 @@ def twelve(data):
         logits = F.one_hot(chosen, len(data.classes)).float() * 9
         floor = {"test": dict.fromkeys(("accuracy", "f1_weighted", "f1_macro"), 1.0)}
         floors = {"majority": {"test": {**floor["test"], "accuracy": 0.5}}, "logistic_both": floor}
-        figures = audit(model, artifact, few, logits, repeats, floors, seed=1)
+        figures = audit(model, artifact, few, logits, repeats, floors, SHORTCUTS, seed=1)
         findings = describe_findings(figures, 12, model)
         return figures, findings, write_page(figures, findings, "twelve")
 
@@ -332,7 +339,7 @@ def test_a_model_of_one_class_is_said_to_have_learned_nothing(data):
     most = data.labels[data.rows["train"]].mode().values
     for predicted, found in ((most.repeat(len(rows)), True), (data.labels[rows], False)):
         logits = F.one_hot(predicted, len(data.classes)).float()
-        figures = audit(model, artifact, data, logits, repeats, floors, seed=1)
+        figures = audit(model, artifact, data, logits, repeats, floors, SHORTCUTS, seed=1)
         finding = describe_findings(figures, len(rows), model)["floors"]
         assert ("it takes every tweet for the majority class" in finding) == found
 
@@ -349,3 +356,86 @@ def test_a_model_of_one_class_is_said_to_have_learned_nothing(data):
 )
 def test_a_difference_is_never_of_no_points(score, said):
     assert describe_difference(score, 0.9) == said
+
+
+def posts_with_pictures(tmp_path, has_picture, labels):
+    """Posts of one text, some with a picture, all in equal shares in train, valid and test."""
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    table = pd.DataFrame(
+        {"text": "the same words", "image": ["photo.png" if one else None for one in has_picture]}
+    )
+    n = len(table)
+    rows = {"train": np.arange(0, n, 3), "valid": np.arange(1, n, 3), "test": np.arange(2, n, 3)}
+    return find_shortcuts(describe_outside(table, tmp_path), labels, rows, ["a", "b"])
+
+
+def test_a_picture_that_tells_the_label_by_being_there_is_found_and_said(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(600) < 0.4).astype(int)
+    # Nine of ten posts of the second class have a picture, one of ten of the first.
+    has_picture = rng.random(600) < np.where(labels == 1, 0.9, 0.1)
+    found = posts_with_pictures(tmp_path, has_picture, labels)
+    test = slice(2, None, 3)
+    right = (has_picture[test] == (labels[test] == 1)).mean()
+    told = [name for name, one in found.items() if one["p"] < 1e-6]
+    for name in told:
+        assert found[name]["accuracy"] == pytest.approx(right)
+        assert found[name]["above_majority"] == pytest.approx(right - (labels[test] == 0).mean())
+    # With one picture for all, its size and bytes say nothing but that there is one.
+    assert set(told) == {
+        "picture missing", "picture size", "picture shape", "picture format", "picture bytes", TOGETHER,
+    }  # fmt: skip
+    for name in ("text missing", "text length", "links", "retweet", "hashtags", "users named", "capitals"):
+        assert found[name]["above_majority"] == 0
+        assert found[name]["p"] == 1
+    finding = _describe_shortcuts(found)
+    assert finding.startswith("A tweet's outside tells something of its label, without its content")
+    assert "*picture missing* (+" in finding
+    assert "*links*" not in finding
+
+
+def test_an_outside_drawn_at_random_tells_nothing(tmp_path):
+    rng = np.random.default_rng(1)
+    found = posts_with_pictures(tmp_path, rng.random(600) < 0.5, (rng.random(600) < 0.4).astype(int))
+    assert _describe_shortcuts(found).startswith("There is no sign that a tweet's outside")
+
+
+def test_each_trace_is_read_from_text_and_picture(tmp_path):
+    Image.new("RGB", (50, 20)).save(tmp_path / "wide.png")
+    Image.new("RGB", (20, 20)).save(tmp_path / "square.jpg")
+    texts = ["RT @Ann: LOOK http://t.co/x www.b.org #one #two", "", "hi <url> <user>"]
+    table = pd.DataFrame({"text": texts, "image": ["wide.png", None, "square.jpg"]})
+    outside = describe_outside(table, tmp_path)
+    assert {name: values.shape[0] for name, values in outside.items()} == dict.fromkeys(outside, 3)
+    one = {name: values[:, 0].tolist() for name, values in outside.items()}
+    assert one["picture missing"] == [0, 1, 0]
+    assert one["text missing"] == [0, 1, 0]
+    assert one["links"] == [2, 0, 1]
+    assert one["retweet"] == [1, 0, 0]
+    assert one["hashtags"] == [2, 0, 0]
+    assert one["users named"] == [1, 0, 1]
+    assert one["capitals"] == [7 / len(texts[0]), 0, 0]
+    np.testing.assert_equal(outside["picture size"], [[50, 20], [np.nan, np.nan], [20, 20]])
+    np.testing.assert_equal(one["picture shape"], [2.5, np.nan, 1])
+    np.testing.assert_equal(one["picture format"], [1, np.nan, 0])  # JPEG, PNG
+    sizes = [(tmp_path / name).stat().st_size for name in ("wide.png", "square.jpg")]
+    np.testing.assert_equal(one["picture bytes"], [sizes[0], np.nan, sizes[1]])
+    (tmp_path / "wide.png").unlink()
+    with pytest.raises(UserError, match=r"wide\.png: readable when the data was cleaned, and not now"):
+        describe_outside(table, tmp_path)
+
+
+def test_accuracy_is_told_apart_by_what_text_and_picture_are_labeled_alone():
+    known = pd.DataFrame(
+        {
+            "text_label": ["positive", "neutral", "neutral", "negative", None],
+            "image_label": ["positive", "neutral", "positive", "neutral", None],
+        }
+    )
+    labels, predictions = np.array([0, 1, 0, 2, 0]), np.array([0, 0, 0, 1, 0])
+    found = score_modalities(known, labels, predictions, 3)
+    assert {name: (one["tweets"], one["accuracy"]) for name, one in found.items()} == {
+        "agree": (2, 0.5), "text_neutral": (1, 1.0), "image_neutral": (1, 0.0),
+    }  # fmt: skip
+    assert found["agree"]["low"] == wilson(1, 2)["low"]
+    assert score_modalities(known.iloc[4:], labels[4:], predictions[4:], 3) == {}

@@ -481,7 +481,9 @@ def test_a_text_in_which_anything_can_be_seen_is_kept(tmp_path, raw):
 def varied_table(folder: Path) -> pd.DataFrame:
     (folder / "photo.png").write_bytes(encoded(photo(), "PNG"))
     rows = [
-        RawRow("z", "first ☕", "photo.png", "negative", "test"),
+        RawRow(
+            "z", "first ☕", "photo.png", "negative", "test", text_label="neutral", image_label="negative"
+        ),
         RawRow("007", "", None, "positive"),
         RawRow("a", "שלום", "absent.png", "neutral", "train"),
     ]
@@ -496,6 +498,8 @@ def test_the_table_reads_back_as_it_was_written(tmp_path):
     assert list(back["label"].cat.categories) == ["positive", "neutral", "negative"]
     assert back["image"].isna().tolist() == [False, True, True]
     assert back["split"].isna().tolist() == [False, True, False]
+    assert back.loc[0, ["text_label", "image_label"]].tolist() == ["neutral", "negative"]
+    assert back.loc[1:, ["text_label", "image_label"]].isna().all(axis=None)
 
 
 def test_a_column_of_nulls_reads_back_as_nulls(tmp_path):

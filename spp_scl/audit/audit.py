@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from spp_scl.audit.coupling import audit_coupling
+from spp_scl.audit.modalities import score_modalities
 from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
 from spp_scl.batches.data import Data
 from spp_scl.checks.repeats import KINDS
@@ -24,6 +25,7 @@ def audit(
     logits: torch.Tensor,
     repeats: pd.DataFrame,
     floors: Mapping[str, Mapping],
+    shortcuts: Mapping[str, Mapping],
     seed: int,
 ) -> dict[str, dict]:
     """Audit a model that was evaluated.
@@ -35,19 +37,25 @@ def audit(
         logits: (n, C), of the test set.
         repeats: see `find_repeats`.
         floors: see `compute_floors`.
+        shortcuts: see `find_shortcuts`.
         seed: draws the bootstrap's resamples.
 
     Returns:
-        Numbers in the sections coupling, repeats, training, floors and uncertainty; the stage adds
-        translations where the method has second views.
+        Numbers in the sections coupling, repeats, training, floors, shortcuts and uncertainty; modalities
+        where the dataset labels text and picture; the stage adds translations where the method has second
+        views.
     """
     labels = data.labels[data.rows["test"]].numpy()
     predictions = logits.argmax(dim=1).numpy()
+    known = data.table.iloc[data.rows["test"].numpy()]
+    modalities = score_modalities(known, labels, predictions, len(data.classes))
     return {
         "coupling": audit_coupling(model, artifact, data, logits),
         "repeats": _score_repeats(repeats, predictions, data),
         "training": dict(artifact.training),
         "floors": {name: {score: f["test"][score] for score in SCORES} for name, f in floors.items()},
+        "shortcuts": dict(shortcuts),
+        **({"modalities": modalities} if modalities else {}),
         "uncertainty": {
             "accuracy": wilson(int((predictions == labels).sum()), len(labels)),
             **bootstrap(labels, predictions, len(data.classes), seed),

@@ -7,6 +7,7 @@ from spp_scl.audit.audit import SCORES
 from spp_scl.audit.coupling import BATCH_SIZES
 from spp_scl.audit.uncertainty import RESAMPLES
 from spp_scl.checks.repeats import KINDS, NEAR
+from spp_scl.checks.shortcuts import TOGETHER
 from spp_scl.methods.shared.method import Method
 from spp_scl.metrics import percent
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
@@ -14,6 +15,15 @@ from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 # Measured: with fewer than five wrong (or right) predictions, bootstrap intervals of F1 hold the true value
 # in 40 to 93 % of the cases instead of 95 %; with more, in 92 % or better.
 _FEW = 5
+
+# Of a shortcut's test against the majority class.
+_LEVEL = 0.05
+
+MODALITY_GROUPS = {
+    "agree": "both labels equal",
+    "image_neutral": "picture neutral",
+    "text_neutral": "text neutral",
+}
 
 
 def describe_findings(figures: Mapping[str, Mapping], tweets: int, model: Method) -> dict[str, str]:
@@ -30,8 +40,11 @@ def describe_findings(figures: Mapping[str, Mapping], tweets: int, model: Method
         "repeats": _describe_repeats(figures["repeats"], tweets),
         "training": _describe_training(figures["training"], model),
         "floors": _describe_floors(figures["floors"], own),
+        "shortcuts": _describe_shortcuts(figures["shortcuts"]),
         "uncertainty": _describe_uncertainty(figures["uncertainty"], own, tweets),
     }
+    if "modalities" in figures:
+        found["modalities"] = _describe_modalities(figures["modalities"])
     if "translations" in figures:
         found["translations"] = _describe_translations(figures["translations"])
     return found
@@ -116,6 +129,48 @@ def _describe_floors(floors: Mapping[str, Mapping], own: Mapping[str, float]) ->
     if all(math.isclose(own[score], floors["majority"][score]) for score in SCORES):
         finding += ": it takes every tweet for the majority class, and has learned nothing"
     return f"{finding}."
+
+
+def _describe_shortcuts(shortcuts: Mapping[str, Mapping]) -> str:
+    """Does anything but the content tell the label?"""
+    together = shortcuts[TOGETHER]
+    # Bonferroni's correction for how many are asked by themselves.
+    level = _LEVEL / (len(shortcuts) - 1)
+    alone = {
+        name: found
+        for name, found in shortcuts.items()
+        if name != TOGETHER and found["above_majority"] > 0 and found["p"] < level
+    }
+    told = together["above_majority"] > 0 and together["p"] < _LEVEL
+    reached = (
+        f"(all together an accuracy of {together['accuracy']:.4f}, {_points(together['above_majority'])} to "
+        f"the majority class, p = {together['p']:.2g})"
+    )
+    if not told and not alone:
+        return (
+            "There is no sign that a tweet's outside (lengths, links, capitals, the picture's size, format "
+            f"and bytes, ...) tells its label {reached}."
+        )
+    finding = f"A tweet's outside tells something of its label, without its content {reached}"
+    if alone:
+        best = sorted(alone, key=lambda name: alone[name]["above_majority"], reverse=True)
+        finding += "; by itself " + ", ".join(
+            f"*{name}* ({_points(alone[name]['above_majority'])})" for name in best
+        )
+    return f"{finding}. A method may have learned that instead of what tweets say and show."
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:+.1f} points"
+
+
+def _describe_modalities(groups: Mapping[str, Mapping]) -> str:
+    """Does the method do as well where a tweet's two halves disagree?"""
+    parts = [
+        "{} {accuracy:.4f} [{low:.4f}, {high:.4f}] ({tweets} tweets)".format(MODALITY_GROUPS[name], **group)
+        for name, group in groups.items()
+    ]
+    return f"Accuracy by what text and picture are labeled alone: {', '.join(parts)}."
 
 
 def describe_difference(score: float, floor: float) -> str:

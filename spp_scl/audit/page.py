@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from spp_scl.audit.audit import SCORES
+from spp_scl.audit.findings import MODALITY_GROUPS
 from spp_scl.checks.repeats import KINDS, NEAR
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
@@ -38,8 +39,12 @@ def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], titl
             .T.rename(index=FLOOR_NAMES, columns=names)
             .rename_axis("floor, test set")
         ],
+        "Does a tweet's outside tell its label?": [_tabulate_shortcuts(figures["shortcuts"])],
         "How sure are the figures?": [_tabulate_uncertainty(figures["uncertainty"])],
     }
+    if "modalities" in figures:
+        heading = "Does it do as well where text and picture disagree?"
+        sections[heading] = [_tabulate_modalities(figures["modalities"])]
     parts = [f"# Audit: {title}", "\n".join(f"- {finding}" for finding in findings.values())]
     for heading, tables in sections.items():
         parts += [f"## {heading}", *(table.to_markdown(floatfmt=".4f") for table in tables)]
@@ -69,6 +74,30 @@ def _tabulate_repeats(r: Mapping[str, Mapping]) -> pd.DataFrame:
     rows["any of these"] = [str(r["any"]["tweets"]), ""]
     columns = ["tweets", "with the same label"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("in train too, by")
+
+
+def _tabulate_shortcuts(shortcuts: Mapping[str, Mapping]) -> pd.DataFrame:
+    rows = {
+        name: {
+            **{SCORE_NAMES[score]: found[score] for score in SCORES},
+            "to the majority class, in points": f"{100 * found['above_majority']:+.1f}",
+            "p": f"{found['p']:.3f}",
+        }
+        for name, found in shortcuts.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("known, test set")
+
+
+def _tabulate_modalities(groups: Mapping[str, Mapping]) -> pd.DataFrame:
+    rows = {
+        MODALITY_GROUPS[name]: {
+            "tweets": str(group["tweets"]),
+            **{SCORE_NAMES[score]: group[score] for score in SCORES},
+            "95 % interval of accuracy": "{low:.4f} to {high:.4f}".format(**group),
+        }
+        for name, group in groups.items()
+    }
+    return pd.DataFrame(rows).T.rename_axis("labeled alone, test set")
 
 
 def _tabulate_uncertainty(u: Mapping) -> pd.DataFrame:

@@ -1,1 +1,1 @@
-"""What the data alone says, before any training: repeats between the splits, and floors for the metrics."""
+"""What the data alone says, before any training: repeats between the splits, floors, and shortcuts."""

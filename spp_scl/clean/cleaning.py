@@ -126,17 +126,20 @@ def _drop_reason(checked: _Checked, missing_image: Policy, empty_text: Policy) -
 
 
 def _build_table(kept: Sequence[_Checked], dataset: Dataset) -> pd.DataFrame:
-    values = [
-        (c.row.id, c.text, c.row.image if c.picture else None, c.picture, c.row.label, c.row.split)
-        for c in kept
-    ]
-    table = pd.DataFrame(values, columns=list(COLUMNS))
+    table = pd.DataFrame([_values(c) for c in kept], columns=list(COLUMNS))
     classes = dataset.classes or sorted(set(table["label"]))
     table["label"] = pd.Categorical(table["label"], categories=classes)
     # A column of nulls has no type of its own in Parquet.
     table = table.astype({name: "str" for name in COLUMNS if name != "label"})
     table.attrs["selection"] = dataset.selection
     return table
+
+
+def _values(checked: _Checked) -> tuple[str | None, ...]:
+    """In the order of `COLUMNS`."""
+    row, picture = checked.row, checked.picture
+    image = row.image if picture else None
+    return row.id, checked.text, image, picture, row.label, row.split, row.text_label, row.image_label
 
 
 def _refuse(name: str, rows: list[str]) -> None:

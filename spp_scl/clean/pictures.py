@@ -64,9 +64,20 @@ def reopen_picture(path: Path) -> Image.Image:
     try:
         return open_picture(path)
     except (FileNotFoundError, UnreadablePictureError) as error:
-        raise UserError(
-            f"{path}: readable when the data was cleaned, and not now ({error}); run `dvc repro clean`"
-        ) from None
+        raise _unreadable_now(path, error) from None
+
+
+def describe_picture(path: Path) -> tuple[int, int, int, str]:
+    """Width, height, bytes and format of a picture that cleaning has kept, from the head of its file.
+
+    Raises:
+        UserError: it is missing, or is no picture any more.
+    """
+    try:
+        with Image.open(path) as picture:
+            return *picture.size, path.stat().st_size, str(picture.format)
+    except Exception as error:  # as in `open_picture`
+        raise _unreadable_now(path, error) from None
 
 
 def hash_picture(picture: Image.Image) -> str:
@@ -77,6 +88,13 @@ def hash_picture(picture: Image.Image) -> str:
         strip = (0, top, picture.width, min(top + 256, picture.height))
         digest.update(picture.crop(strip).tobytes())
     return digest.hexdigest()
+
+
+def _unreadable_now(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path}: readable when the data was cleaned, and not now ({first_line(error)}); run `dvc repro "
+        "clean`"
+    )
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -10,8 +10,9 @@ from spp_scl.options import Selection
 from spp_scl.previous import damaged_output
 
 # picture: SHA-256 of the decoded pixels, so that equal pictures are found under any name and metadata;
-# split: where the source itself assigns one.
-COLUMNS = ("id", "text", "image", "picture", "label", "split")
+# split: where the source itself assigns one; text_label, image_label: what each of the two was labeled alone,
+# where the source says so.
+COLUMNS = ("id", "text", "image", "picture", "label", "split", "text_label", "image_label")
 
 SPLITS = ("train", "valid", "test")
 

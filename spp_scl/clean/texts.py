@@ -25,6 +25,11 @@ def is_empty(text: str) -> bool:
     return all(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zs", "Zl", "Zp") for c in text)
 
 
+def count_links(text: str) -> int:
+    """How many links a text has, also as HFM writes them."""
+    return len(_LINK.findall(text))
+
+
 def normalize(text: str) -> str:
     """The key by which two tweets repeat each other.
 

@@ -39,10 +39,12 @@ def read_mvsa(folder: Path, annotators: int, missing: str = MISSING) -> list[Raw
         raise UserError(f"{path}: no pairs in it")
 
     def parse(line: str, where: str) -> RawRow:
-        row_id, text_labels, image_labels = _parse_labels(line, annotators, where)
-        label, dropped = _combine_annotators(text_labels, image_labels)
+        row_id, *labels = _parse_labels(line, annotators, where)
+        of_text, of_image = map(majority, labels)
+        label, dropped = _combine(of_text, of_image)
         text, encoding = _read_tweet(folder / "data" / f"{row_id}.txt")
-        return RawRow(row_id, text, f"data/{row_id}.jpg", label, None, dropped, encoding)
+        image = f"data/{row_id}.jpg"
+        return RawRow(row_id, text, image, label, None, dropped, encoding, of_text, of_image)
 
     return parse_rows(progress(records, desc="read", unit="tweets"), parse)
 
@@ -74,9 +76,8 @@ def combine(text: str, image: str) -> str | None:
     return image if text == "neutral" else None
 
 
-def _combine_annotators(text_labels: list[str], image_labels: list[str]) -> tuple[str | None, str | None]:
+def _combine(text: str | None, image: str | None) -> tuple[str | None, str | None]:
     """The label, or None and the rule that drops the row."""
-    text, image = majority(text_labels), majority(image_labels)
     if text is None or image is None:
         return None, "no_majority"
     label = combine(text, image)

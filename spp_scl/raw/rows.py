@@ -22,6 +22,8 @@ class RawRow:
         split: train, valid or test where the source itself assigns one, else None.
         dropped: the rule of the dataset that drops this row, or None.
         encoding: of the tweet's own text file; None where it has no file of its own.
+        text_label: what the text alone was labeled, where the dataset says so; else None.
+        image_label: what the picture alone was labeled, likewise.
     """
 
     id: str
@@ -31,6 +33,8 @@ class RawRow:
     split: str | None = None
     dropped: str | None = None
     encoding: str | None = None
+    text_label: str | None = None
+    image_label: str | None = None
 
 
 def parse_rows(records: Iterable[tuple[str, Record]], parse: Callable[[Record, str], RawRow]) -> list[RawRow]:
