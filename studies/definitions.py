@@ -22,6 +22,7 @@ class Study:
         x: the parameter that the rows vary, where the figure has it on its axis.
         tsne: rows whose t-SNE are drawn side by side.
         cases: two rows; tweets that the first gets wrong and the second right are drawn.
+        paired: false where the rows have test tweets of their own, and no two can be paired.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Study:
     x: str | None = None
     tsne: Sequence[str] = ()
     cases: Sequence[str] = ()
+    paired: bool = True
 
     @property
     def reference(self) -> str:

@@ -5,22 +5,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from spp_scl.listing import read_published
-from spp_scl.methods import load_method
 from spp_scl.raw.datasets import DATASETS
-from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 from studies.cases import Cases, draw_cases, draw_sentence, find_cases, find_sentence
 from studies.definitions import Overrides, Study
 from studies.figures import draw_curve, draw_rows, draw_tsne
 from studies.results import Run, common_seeds, same_seed
 from studies.statistics import compare, summarize
+from studies.tables import (
+    describe_coupling,
+    describe_modalities,
+    describe_spread,
+    is_gated,
+    scores_table,
+    to_markdown,
+)
 
 FOLDER = Path("reports/studies")
 
 _GATE = "step2_share"
+
+_PAIRED = (
+    "Difference: accuracy minus the first row's, in points, with its 95 % interval and p, paired by seed and "
+    "by test tweet, both random effects; {} comparison(s), not corrected for how many they are."
+)
 
 
 def write_report(
@@ -94,7 +103,7 @@ def _summary_table(study: Study, runs: Mapping[str, Sequence[Run]], f1: str) -> 
         values["step2"] = [run.metrics["train"].get(_GATE, math.nan) for run in found]
         for score, of_seeds in values.items():
             line |= {f"{score}_{key}": value for key, value in asdict(summarize(of_seeds)).items()}
-        paired = [run for run in found if run.seed in reference]
+        paired = [run for run in found if study.paired and run.seed in reference]
         if paired and name != study.reference:
             before = [reference[run.seed] for run in paired]
             difference = compare([run.test_predictions for run in paired], before)
@@ -145,15 +154,15 @@ def _page(
     parts = [
         f"# {title}",
         f"Dataset `{first.params['dataset']}`, test set. Mean ± standard deviation over "
-        f"{summary['seeds'].max()} seed(s), with the 95 % interval of the mean (Student's t). Difference: "
-        "accuracy minus the first row's, in points, with its 95 % interval and p, paired by seed and by test "
-        "tweet, both random effects; not corrected for how many rows are compared."
-        + (" Step 2: the share of the batches in which it ran." if _is_gated(summary) else ""),
+        f"{summary['seeds'].max()} seed(s), with the 95 % interval of the mean (Student's t). "
+        + (_PAIRED.format(len(runs) - 1) if study.paired else describe_spread(runs))
+        + (" Step 2: the share of the batches in which it ran." if is_gated(summary) else ""),
         f"```\n{command}\n```",
         f"Overrides of every row beside those that were committed: {overrides}. "
         f"Begun from the commit(s) {', '.join(commits)}.",
-        _markdown(_scores_table(summary, first, _methods(runs))),
-        *_coupling(runs),
+        to_markdown(scores_table(summary, runs, paired=study.paired)),
+        *describe_modalities(runs),
+        *describe_coupling(runs),
     ]
     if missing := [name for name in study.rows if name not in runs]:
         parts.append(f"Not run: {'; '.join(missing)}.")
@@ -167,108 +176,3 @@ def _page(
     parameters = "\n".join(f"{key}: {value}" for key, value in first.params.items())
     parts += ["All parameters of the first row's first run:", f"```yaml\n{parameters}\n```"]
     return "\n\n".join(parts) + "\n"
-
-
-def _is_gated(summary: pd.DataFrame) -> bool:
-    return bool(summary["step2_mean"].notna().any())
-
-
-def _methods(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    """The rows' methods, each once, in the rows' order."""
-    return list(dict.fromkeys(str(found[0].params["method"]) for found in runs.values()))
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    return table.fillna("").to_markdown(index=False, disable_numparse=True)
-
-
-def _scores_table(summary: pd.DataFrame, first: Run, methods: Sequence[str]) -> pd.DataFrame:
-    """The rows, the floors and the published figures, as text."""
-    dataset = str(first.params["dataset"])
-    score = DATASETS[dataset].selection
-    f1 = SCORE_NAMES[score]
-    gated = _is_gated(summary)
-    lines = [
-        {
-            "row": line["row"],
-            "seeds": str(line["seeds"]),
-            "accuracy": _interval(line, "accuracy"),
-            f1: _interval(line, score),
-            "difference": _difference(line),
-            "p": _p(line.get("difference_p", math.nan)),
-            **({"step 2": _share(line["step2_mean"])} if gated else {}),
-        }
-        for line in summary.to_dict("records")
-    ]
-    others = {
-        f"*floor: {FLOOR_NAMES[name]}*": (floor["test"]["accuracy"], floor["test"][score])
-        for name, floor in first.floors.items()
-    }
-    published = read_published()
-    for method in methods:
-        # The first of a dataset is of the method's own paper, or of the oldest that reports it.
-        for row in [r for r in published.get(method, []) if r["dataset"] == dataset and score in r][:1]:
-            title = load_method(method).network.title
-            others[f"*published: {title} ({row['source']})*"] = (row["accuracy"], row[score])
-    for name, (accuracy, value) in others.items():
-        lines.append({"row": name, "accuracy": f"{accuracy:.4f}", f1: f"{value:.4f}"})
-    return pd.DataFrame(lines)
-
-
-def _interval(line: Mapping, score: str) -> str:
-    mean, deviation, low, high = (line[f"{score}_{key}"] for key in ("mean", "deviation", "low", "high"))
-    if math.isnan(deviation):
-        return f"{mean:.4f}"
-    return f"{mean:.4f} ± {deviation:.4f} [{low:.4f}, {high:.4f}]"
-
-
-def _difference(line: Mapping) -> str:
-    mean, low, high = (line.get(f"difference_{key}", math.nan) for key in ("mean", "low", "high"))
-    return "" if math.isnan(mean) else f"{_points(mean)} [{_points(low)}, {_points(high)}]"
-
-
-def _share(share: float) -> str:
-    return "" if math.isnan(share) else f"{share:.0%}"
-
-
-def _p(p: float) -> str:
-    return "" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-def _points(share: float) -> str:
-    return f"{round(share * 100, 1) + 0.0:+.1f}"  # + 0.0: no minus before a zero
-
-
-def _coupling(runs: Mapping[str, Sequence[Run]]) -> list[str]:
-    """The rows in which a prediction depends on its batch."""
-    coupled = {
-        name: [run.audit["coupling"] for run in found]
-        for name, found in runs.items()
-        if any(map(_is_coupled, found))
-    }
-    if not coupled:
-        return ["No test prediction of any run depends on its batch."]
-    explanation = (
-        "Test predictions that change with their batch (mean, and the most of any seed), and the accuracy "
-        "then, in points to the metrics' own order (mean; lowest and highest of any seed). Of a seed's 20 "
-        "shuffled orders it is their mean. In the rows that are not here no prediction of any run depends on "
-        "its batch."
-    )
-    orders = [order for order in next(iter(coupled.values()))[0] if order not in ("own", "shuffled")]
-    lines = []
-    for name, found in coupled.items():
-        line = {"row": name}
-        for order, end in (("shuffled", "_mean"), *((order, "") for order in orders)):
-            changed = [c[order][f"changed{end}"] for c in found]
-            gains = [c[order][f"accuracy{end}"] - c["own"]["accuracy"] for c in found]
-            line[order.replace("_", " ")] = (
-                f"{np.mean(changed):.1%} ({max(changed):.1%}); "
-                f"{_points(float(np.mean(gains)))} ({_points(min(gains))} to {_points(max(gains))})"
-            )
-        lines.append(line)
-    return [explanation, _markdown(pd.DataFrame(lines))]
-
-
-def _is_coupled(run: Run) -> bool:
-    """Whether any test prediction depends on its batch."""
-    return any(part.get("changed_max", part.get("changed")) for part in run.audit["coupling"].values())

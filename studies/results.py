@@ -203,8 +203,10 @@ def require_comparable(runs: Mapping[str, Sequence[Run]], rows: Mapping[str, Ove
 
 
 def _own_inputs(path: str, row: Overrides) -> str:
-    """What a row sets that gives it features, or second views, of its own; empty: it has everybody's."""
+    """What a row sets that gives it a split, features or second views of its own; empty: it has none."""
     keys: list[str] = []
+    if path.startswith(("data/split", "data/views")):
+        keys += [key for key in row if key.startswith("split.")]
     if path.startswith(("data/features", "data/views")):
         keys += [key for key in row if key == "encoders" or "_features." in key]
     if path.startswith("data/views"):

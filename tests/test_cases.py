@@ -9,8 +9,8 @@ from PIL import Image
 
 from spp_scl.errors import UserError
 from studies.cases import draw_cases, draw_sentence, find_cases, find_sentence
-from studies.report import _scores_table
 from studies.results import common_seeds, require_comparable, same_seed
+from studies.tables import describe_modalities, describe_spread, scores_table
 
 LABELS = ["good", "bad", "bad", "good"]
 SAME = "the same $\\nope{$ <b>"
@@ -150,7 +150,46 @@ def test_features_are_compared_among_rows_that_have_the_same():
 
 
 def test_each_method_has_its_own_published_figures():
-    first = SimpleNamespace(params={"dataset": "mvsa_single"}, floors={})
-    table = _scores_table(pd.DataFrame({"step2_mean": []}), first, ["clmlf", "bert", "resnet", "concat"])
+    runs = {
+        method: [SimpleNamespace(params={"dataset": "mvsa_single", "method": method}, floors={}, audit={})]
+        for method in ("clmlf", "bert", "resnet", "concat")
+    }
+    table = scores_table(pd.DataFrame({"step2_mean": []}), runs)
     assert table["accuracy"].tolist() == ["0.7533", "0.7111", "0.6467"]
     assert "step 2" not in table
+
+
+def scored(accuracy, floor, agree=None):
+    """A run of which only this is known."""
+    test = {"accuracy": accuracy, "f1_weighted": accuracy}
+    modalities = {"modalities": {"agree": {"tweets": 7, "accuracy": agree}}} if agree else {}
+    return SimpleNamespace(
+        params={"dataset": "sample", "method": "cnn"},
+        metrics={"test": test},
+        floors={"majority": {"test": {"accuracy": floor}}},
+        audit=modalities,
+    )
+
+
+def test_rows_of_different_splits_have_floors_of_their_own_and_are_not_compared():
+    runs = {"one": [scored(0.6, 0.5), scored(0.7, 0.5)], "two": [scored(0.9, 0.8), scored(0.8, 0.8)]}
+    line = {f"{score}_{key}": 0.5 for score in ("accuracy", "f1_weighted") for key in SUMMARY}
+    summary = pd.DataFrame([{"row": name, "seeds": 2, **line, "step2_mean": None} for name in runs])
+    table = scores_table(summary, runs, paired=False)
+    assert table["majority class"].dropna().tolist() == ["0.5000", "0.8000"]
+    assert not {"difference", "p"} & set(table)
+    assert not table["row"].str.contains("floor").any()
+    # Means .65 and .85; within a row the deviation is 0.1 / sqrt(2).
+    assert "a standard deviation of 0.1414 (from 0.6500 to 0.8500)" in describe_spread(runs)
+    assert describe_spread(runs).endswith("over the seeds of a row it is 0.0707.")
+
+
+def test_accuracy_by_modality_is_shown_where_the_dataset_says_what_each_is_labeled():
+    assert describe_modalities({"one": [scored(0.6, 0.5)]}) == []
+    runs = {"one": [scored(0.6, 0.5, agree=0.7), scored(0.6, 0.5, agree=0.8)]}
+    sentence, table = describe_modalities(runs)
+    assert "7 both labels equal" in sentence
+    assert "0.7500 ± 0.0707" in table
+
+
+SUMMARY = ("mean", "deviation", "low", "high")

@@ -194,7 +194,8 @@ def test_a_collected_study_is_a_page_tables_and_figures(studied):
     assert summary.loc["two", "difference_mean"] == pytest.approx(gain)
     assert runs.loc["two", "step2_share"] == 0
     page = stem.with_suffix(".md").read_text()
-    (row,) = [line for line in page.splitlines() if line.startswith("| one ")]
+    row, of_modalities = (line for line in page.splitlines() if line.startswith("| one "))
+    assert of_modalities.count("0.") == 3
     assert [cell.strip() for cell in row.split("|")[1:4]] == [
         "one",
         "1",
