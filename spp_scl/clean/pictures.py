@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -27,10 +29,13 @@ class UnreadablePictureError(Exception):
     """A picture file that cannot be decoded to its end."""
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_picture(path: Path | str | IO[bytes] | Image.Image) -> Image.Image:
     """Decode a picture, whole, to RGB: the first frame of an animation, without transparency.
 
     It is not turned as its EXIF orientation says, nor does the published code turn it.
+
+    Args:
+        path: of the picture, or its file, or what Pillow has opened.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,7 +43,8 @@ def open_picture(path: Path) -> Image.Image:
         UserError: the machine does not let it be read.
     """
     try:
-        with Image.open(path) as picture:
+        # What somebody else has opened is theirs to close.
+        with nullcontext(path) if isinstance(path, Image.Image) else Image.open(path) as picture:
             if picture.format == "EPS":
                 raise UnreadablePictureError("PostScript, a program that draws a picture")
             if picture.width * picture.height > MAX_PIXELS:

@@ -17,17 +17,15 @@ from spp_scl.progress import progress
 log = logging.getLogger(__name__)
 
 
-class Inputs(Protocol):
+class Batched(Protocol):
     """Pictures or texts, and the encoder that is to see them.
 
     Args:
         name: what they are, in the plural.
-        layout: of the file to write, an item of which is one input.
         device: of the encoder.
     """
 
     name: str
-    layout: Layout
     device: torch.device
 
     def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
@@ -42,6 +40,19 @@ class Inputs(Protocol):
         """Their features, one entry an item, then what fills the batch up."""
         ...
 
+
+class Inputs(Batched, Protocol):
+    """The same, to be written into a file.
+
+    Args:
+        layout: of the file, an item of which is one input.
+    """
+
+    @property
+    def layout(self) -> Layout:
+        """See above."""
+        ...
+
     def parts(self, item: int, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """What the file keeps of an item's features, in the order of `layout.arrays`."""
         ...
@@ -54,30 +65,43 @@ def encode(inputs: Inputs, path: Path | str, info: EncoderInfo) -> None:
         UserError: an input cannot be read, the features are not finite, or the disk is full.
     """
     log.info("%s: %s, %s on %s", inputs.name, info.weights, info.precision, inputs.device.type)
-
-    def run(batch: list[int]) -> np.ndarray:
-        prepared = [tensor.to(inputs.device) for tensor in inputs.prepare(batch)]
-        with torch.inference_mode():
-            features = inputs.forward(*prepared)[: len(batch)]
-        if features.is_floating_point():
-            features = features.to(torch.float16)
-        if not _all_finite(features):
-            raise UserError(
-                f"{inputs.name}: the features are not finite; are the weights damaged ({info.weights})?"
-            )
-        return features.cpu().numpy()
-
     with writing(path, inputs.layout, info) as writer:
         total = len(inputs.layout.keys) - int(inputs.layout.blank.sum())
         missing = writer.missing
         if len(missing) < total:
             log.info("%d of %d %s were encoded before", total - len(missing), total, inputs.name)
         batches = list(inputs.batches(missing))
+        computed = in_order(lambda batch: run_batch(inputs, batch, info.weights), batches, inputs.device)
         with progress(desc=inputs.name, unit=inputs.name, total=len(missing)) as bar:
-            for batch, features in zip(batches, in_order(run, batches, inputs.device), strict=True):
+            for batch, features in zip(batches, computed, strict=True):
                 for item, own in zip(batch, features, strict=True):
                     writer.write(item, *inputs.parts(item, own))
                 bar.update(len(batch))
+
+
+def run_batch(inputs: Batched, batch: Sequence[int], weights: str, half: bool = True) -> np.ndarray:
+    """Run a batch through the encoder.
+
+    Args:
+        inputs: whose items these are.
+        batch: items.
+        weights: where the encoder comes from, for the error.
+        half: features in float16, as files keep them; else as the encoder gives them.
+
+    Returns:
+        The features, one entry an item.
+
+    Raises:
+        UserError: an input cannot be read, or the features are not finite.
+    """
+    prepared = [tensor.to(inputs.device) for tensor in inputs.prepare(batch)]
+    with torch.inference_mode():
+        features = inputs.forward(*prepared)[: len(batch)]
+    if features.is_floating_point() and half:
+        features = features.to(torch.float16)
+    if not _all_finite(features):
+        raise UserError(f"{inputs.name}: the features are not finite; are the weights damaged ({weights})?")
+    return features.cpu().numpy()
 
 
 def _all_finite(features: torch.Tensor) -> bool:

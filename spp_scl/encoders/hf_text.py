@@ -27,7 +27,6 @@ from spp_scl.encoders.huggingface import (
 )
 from spp_scl.encoders.text import LAYERS, TextEncoder
 from spp_scl.encoders.tokenizer import TextTokenizer
-from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.errors import UserError, first_line
 from spp_scl.features.device import DTYPES
 
@@ -77,7 +76,7 @@ class HFTextEncoder(TextEncoder):
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         if self.tokenizer is None:
-            raise RuntimeError("an encoder that was rebuilt from its description has no tokenizer")
+            raise RuntimeError("an encoder with a slow tokenizer has none once it is rebuilt")
         return self.tokenizer.encode(texts, self.max_positions)
 
     def forward(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -110,21 +109,22 @@ class HFTextEncoder(TextEncoder):
             "family": "transformers",
             **describe_model(self.model),
             "tokens": {name: getattr(self, name) for name in names},
+            "tokenizer": self.tokenizer and self.tokenizer.to_json(),
         }
 
 
 def rebuild(description: dict[str, Any]) -> HFTextEncoder:
     """See `text.rebuild_text_encoder`."""
-    return HFTextEncoder(build_model(description), **description["tokens"])
+    known = description.get("tokenizer")
+    tokenizer = TextTokenizer.from_json(known) if known else None
+    return HFTextEncoder(build_model(description), **description["tokens"], tokenizer=tokenizer)
 
 
-def untrained(seed: int, texts: Sequence[str], max_positions: int) -> HFTextEncoder:
-    """A BERT-base drawn from a seed, whose vocabulary is that of the texts."""
-    vocabulary = collect_vocabulary(texts, BertConfig().vocab_size)
-    tokenizer = TextTokenizer(make_tokenizer(vocabulary))
+def untrained(seed: int, tokenizer: TextTokenizer, max_positions: int) -> HFTextEncoder:
+    """A BERT-base drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = BertConfig(vocab_size=len(vocabulary))
+        config = BertConfig(vocab_size=tokenizer.size)
         model = BertModel(config, add_pooling_layer=False)
     return _assemble(model.eval(), tokenizer, "untrained", max_positions, causal=False)
 

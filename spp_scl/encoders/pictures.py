@@ -3,6 +3,7 @@
 Shapes: H x W of a prepared picture, P positions, C channels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,17 @@ _PIXELS = ("clean/pictures.py", "encoders/image.py", "encoders/pictures.py")
 _FEATURES = ("encoders/encode.py", "features/device.py")
 
 
-class Pictures:
-    """The different pictures of a clean table."""
+class PictureBatches(ABC):
+    """Pictures in batches, through an image encoder."""
 
     name = "pictures"
 
-    def __init__(
-        self, table: pd.DataFrame, folder: Path, encoder: ImageEncoder, device: torch.device, batch_size: int
-    ):
-        # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
-        self.index, self.hashes = pd.factorize(table["picture"])
-        first = pd.Series(range(len(table))).groupby(self.index).first().drop(-1, errors="ignore")
-        self.paths = [folder / image for image in table["image"].iloc[first]]
-        self.keys = np.frombuffer(b"".join(map(bytes.fromhex, self.hashes)), np.uint8).reshape(-1, 32)
-        self.ids = table["id"].tolist()
-        self.layout = image_layout(self.ids, self.index, self.keys, encoder.positions, encoder.channels)
+    def __init__(self, encoder: ImageEncoder, device: torch.device, batch_size: int):
         self.encoder, self.device, self.batch_size = encoder, device, batch_size
+
+    @abstractmethod
+    def prepare_one(self, item: int) -> torch.Tensor:
+        """A picture as the encoder gets it, (3, H, W) uint8."""
 
     def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
         for start in range(0, len(items), self.batch_size):
@@ -63,13 +59,29 @@ class Pictures:
             pixels[i] = self.prepare_one(item)
         return (pixels,)
 
-    def prepare_one(self, item: int) -> torch.Tensor:
-        """A picture as the encoder gets it, (3, H, W) uint8."""
-        return prepare_picture(self.paths[item], self.hashes[item], self.encoder)
-
     def forward(self, *prepared: torch.Tensor) -> torch.Tensor:
         parts = prepared[0].split(AT_ONCE if self.device.type == "cpu" else self.batch_size)
-        return torch.cat([self.encoder(part).to(torch.float16) for part in parts])
+        return torch.cat([self.encoder(part) for part in parts])
+
+
+class Pictures(PictureBatches):
+    """The different pictures of a clean table."""
+
+    def __init__(
+        self, table: pd.DataFrame, folder: Path, encoder: ImageEncoder, device: torch.device, batch_size: int
+    ):
+        super().__init__(encoder, device, batch_size)
+        # Rows with equal pictures share one map; -1 is what factorize gives a missing one.
+        self.index, self.hashes = pd.factorize(table["picture"])
+        first = pd.Series(range(len(table))).groupby(self.index).first().drop(-1, errors="ignore")
+        self.paths = [folder / image for image in table["image"].iloc[first]]
+        self.keys = np.frombuffer(b"".join(map(bytes.fromhex, self.hashes)), np.uint8).reshape(-1, 32)
+        self.ids = table["id"].tolist()
+        self.layout = image_layout(self.ids, self.index, self.keys, encoder.positions, encoder.channels)
+
+    def prepare_one(self, item: int) -> torch.Tensor:
+        """See `PictureBatches`."""
+        return prepare_picture(self.paths[item], self.hashes[item], self.encoder)
 
     def parts(self, item: int, features: np.ndarray) -> tuple[np.ndarray, ...]:
         return (features,)

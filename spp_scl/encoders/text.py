@@ -4,11 +4,13 @@ Shapes: B batch, T positions (special tokens included), D width, V vocabulary, E
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from spp_scl.encoders.tokenizer import TextTokenizer
+from spp_scl.encoders.vocabulary import collect_vocabulary, make_tokenizer
 from spp_scl.encoders.weights import find_text_weights
 
 LAYERS = 4
@@ -71,10 +73,16 @@ class TextEncoder(torch.nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What `rebuild_text_encoder` needs, in JSON."""
+        """What `rebuild_text_encoder` needs, in JSON; its tokenizer included, unless it is a slow one."""
 
 
-def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positions: int) -> TextEncoder:
+def load_text_encoder(
+    weights: str,
+    seed: int,
+    texts: Sequence[str],
+    max_positions: int,
+    tokenizer: Mapping[str, Any] | None = None,
+) -> TextEncoder:
     """Open an encoder: in evaluation mode, frozen, on the CPU.
 
     Args:
@@ -82,6 +90,7 @@ def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positio
         seed: draws untrained weights.
         texts: an untrained encoder's vocabulary is collected from them.
         max_positions: longer texts are cut, special tokens counted; less where the encoder has fewer.
+        tokenizer: an untrained encoder's, which is then collected from no texts.
 
     Raises:
         UserError: the encoder cannot be had, is none that gives hidden states of four layers, comes with code
@@ -91,7 +100,8 @@ def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positio
 
     source = find_text_weights(weights)
     if source == "untrained":
-        encoder = hf_text.untrained(seed, texts, max_positions)
+        known = TextTokenizer.from_json(tokenizer) if tokenizer else collect_tokenizer(texts)
+        encoder = hf_text.untrained(seed, known, max_positions)
     else:
         encoder = hf_text.load(
             hf_text.PRETRAINED if source == "pretrained" else source, weights, max_positions
@@ -99,8 +109,13 @@ def load_text_encoder(weights: str, seed: int, texts: Sequence[str], max_positio
     return encoder.eval().requires_grad_(False)
 
 
+def collect_tokenizer(texts: Sequence[str]) -> TextTokenizer:
+    """An untrained encoder's tokenizer: BERT's, with a vocabulary collected from texts."""
+    return TextTokenizer(make_tokenizer(collect_vocabulary(texts)))
+
+
 def rebuild_text_encoder(description: dict[str, Any]) -> TextEncoder:
-    """The encoder that `describe` describes, without its tokenizer; its weights are to be loaded.
+    """The encoder that `describe` describes; its weights are to be loaded.
 
     Raises:
         UserError: the libraries have no such network.

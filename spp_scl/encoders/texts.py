@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,14 +39,20 @@ _PREPARATIONS = {
 }
 
 
-class _Texts:
-    """The texts of a clean table. A blank one has no words and is all zeros: no encoder sees it."""
+class TextBatches:
+    """Texts in batches, through a text encoder. A blank one has no words and is all zeros: none sees it.
+
+    Attributes:
+        tokens: of each text, int32; none of a blank one.
+        blank: (N,) which are.
+        words: (N,) how many words each has.
+    """
 
     name = "texts"
 
     def __init__(
         self,
-        table: pd.DataFrame,
+        texts: Sequence[str],
         encoder: TextEncoder,
         device: torch.device,
         precision: str,
@@ -54,20 +61,15 @@ class _Texts:
     ):
         self.encoder, self.device, self.precision, self.batch_size = encoder, device, precision, batch_size
         self.kept = padding == "kept"
-        self.ids, self.tokens, self.blank, self.keys = _tokenize(table, encoder)
+        self.tokens, self.blank = _tokenize(texts, encoder)
         self.special = encoder.prefix + encoder.suffix
         lengths = [encoder.max_positions if self.kept else len(ids) for ids in self.tokens]
         self.words = np.where(self.blank, 0, np.array(lengths, np.int64) - self.special)
+
+    def pieces(self) -> np.ndarray:
+        """The token id of each word, text by text, int32."""
         pieces = [self._row(i)[self._words(i)] for i in np.flatnonzero(~self.blank).tolist()]
-        self.layout = text_layout(
-            self.ids,
-            self.words,
-            self.keys,
-            self.blank,
-            (encoder.layers, encoder.width),
-            np.concatenate([np.zeros(0, np.int32), *pieces]),
-            encoder.vocabulary().detach().to(torch.float16).cpu().numpy(),
-        )
+        return np.concatenate([np.zeros(0, np.int32), *pieces])
 
     def batches(self, items: Sequence[int]) -> Iterator[list[int]]:
         """Texts of like length, the longest first: too little memory then shows at once."""
@@ -119,18 +121,34 @@ class _Texts:
         return min(self.encoder.max_positions, -(-length // _BUCKET) * _BUCKET)
 
 
-def _tokenize(
-    table: pd.DataFrame, encoder: TextEncoder
-) -> tuple[list[str], list[np.ndarray], np.ndarray, np.ndarray]:
-    """Ids, tokens (none of a blank text), which texts are blank, and a hash of each one's tokens."""
-    texts = table["text"].tolist()
+class _Texts(TextBatches):
+    """The texts of a clean table."""
+
+    def __init__(self, table: pd.DataFrame, encoder: TextEncoder, *of: Any):
+        super().__init__(table["text"].tolist(), encoder, *of)
+        self.layout = text_layout(
+            table["id"].tolist(),
+            self.words,
+            _hash_tokens(self.tokens),
+            self.blank,
+            (encoder.layers, encoder.width),
+            self.pieces(),
+            encoder.vocabulary().detach().to(torch.float16).cpu().numpy(),
+        )
+
+
+def _tokenize(texts: Sequence[str], encoder: TextEncoder) -> tuple[list[np.ndarray], np.ndarray]:
+    """Tokens (none of a blank text), and which texts are blank."""
     blank = np.array([not text for text in texts], bool)
     tokens = encoder.tokenize(texts)
     if cut := sum(len(ids) == encoder.max_positions for ids in tokens):
         log.info("%d text(s) reach %d positions and may be cut", cut, encoder.max_positions)
-    arrays = [np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)]
-    keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in arrays]
-    return table["id"].tolist(), arrays, blank, np.array(keys, np.uint8).reshape(-1, 32)
+    return [np.array([] if none else ids, np.int32) for ids, none in zip(tokens, blank, strict=True)], blank
+
+
+def _hash_tokens(tokens: Sequence[np.ndarray]) -> np.ndarray:
+    keys = [np.frombuffer(hashlib.sha256(ids.data).digest(), np.uint8) for ids in tokens]
+    return np.array(keys, np.uint8).reshape(-1, 32)
 
 
 def encode_texts(
@@ -193,9 +211,10 @@ def encode_texts(
         code=hash_code(*_TOKENS) if inputs else hash_code(*_TOKENS, *_FEATURES, *encoder.code),
     )
     if inputs:
-        ids, tokens, blank, keys = _tokenize(table, encoder)
+        tokens, blank = _tokenize(table["text"].tolist(), encoder)
         attributes = {"padding": padding, **{name: getattr(encoder, name) for name in _ATTRIBUTES}}
-        layout = tokens_layout(ids, np.array(list(map(len, tokens)), np.int64), keys, blank, attributes)
+        lengths = np.array(list(map(len, tokens)), np.int64)
+        layout = tokens_layout(table["id"].tolist(), lengths, _hash_tokens(tokens), blank, attributes)
         with writing(path, layout, info) as writer:
             for item in writer.missing:
                 writer.write(item, tokens[item])

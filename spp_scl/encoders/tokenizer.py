@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class TextTokenizer:
         suffix: and behind it.
         pad_id: None: it has no token for padding.
         padding_side: `left` or `right`.
+        cut_side: likewise, where a long text is cut.
         limit: tokens that it allows at most, special ones included.
         size: tokens that it knows.
         ids: one more than the largest id.
@@ -31,13 +32,13 @@ class TextTokenizer:
         """Wrap a `tokenizers.Tokenizer`, or a tokenizer of transformers, slow or not."""
         self._slow: Any = None
         self.pad_id: int | None = None
-        self.padding_side, self.limit, self._cut = "right", 10**9, "right"
+        self.padding_side, self.limit, self.cut_side = "right", 10**9, "right"
         if isinstance(tokenizer, Tokenizer):
             self.backend: Tokenizer | None = tokenizer
         else:
             self.backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
             self.pad_id = tokenizer.pad_token_id
-            self.padding_side, self._cut = tokenizer.padding_side, tokenizer.truncation_side
+            self.padding_side, self.cut_side = tokenizer.padding_side, tokenizer.truncation_side
             self.limit = min(self.limit, int(tokenizer.model_max_length))
         if self.backend is not None:
             # A published tokenizer.json may have both on.
@@ -54,12 +55,28 @@ class TextTokenizer:
         self.prefix = words[0] if words else len(mask)
         self.suffix = len(mask) - 1 - words[-1] if words else 0
 
+    def to_json(self) -> dict[str, Any] | None:
+        """What `from_json` takes; None for a family that has only a slow one."""
+        if self.backend is None:
+            return None
+        self.backend.no_truncation()
+        names = ("pad_id", "padding_side", "limit", "cut_side")
+        return {"tokenizer": self.backend.to_str(), **{name: getattr(self, name) for name in names}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "TextTokenizer":
+        """The tokenizer that `to_json` describes."""
+        tokenizer = cls(Tokenizer.from_str(values["tokenizer"]))
+        for name in ("pad_id", "padding_side", "limit", "cut_side"):
+            setattr(tokenizer, name, values[name])
+        return tokenizer
+
     def encode(self, texts: Sequence[str], max_positions: int) -> list[list[int]]:
         """The ids of each text, cut to `max_positions`."""
         if self.backend is None:
             options = {"truncation": True, "max_length": max_positions}
             return [list(self._slow(text, **options)["input_ids"]) for text in texts]
-        self.backend.enable_truncation(max_positions, direction=self._cut)
+        self.backend.enable_truncation(max_positions, direction=self.cut_side)
         parts = (texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE))
         return [encoding.ids for part in parts for encoding in self.backend.encode_batch(list(part))]
 

@@ -8,10 +8,13 @@ from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+# Of BERT-base.
+SIZE = 30_522
+
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def collect_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
+def collect_vocabulary(texts: Sequence[str], size: int = SIZE) -> dict[str, int]:
     """Token to id: special tokens, every character (alone and inside a word), then the commonest words.
 
     Words are those of BERT's own normalizer and pre-tokenizer; ties in frequency are broken by spelling, so
