@@ -8,7 +8,9 @@ from pathlib import Path
 from spp_scl.errors import UserError
 
 _ATTENTION = "draw where in the picture a word of a tweet looks (clmlf)"
+_EXPORT = "copy the trained model, with a model card, for another machine"
 _METHODS = "what each method is, reads and takes, and the figures published for it"
+_PREDICT = "what a trained model says of a post, or of a file of posts"
 _RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
 _STUDIES = "run tables of experiments, and collect their results"
 
@@ -27,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A command reads its own arguments: importing it takes seconds, and --help should not.
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("attention", help=_ATTENTION, add_help=False)
+    commands.add_parser("export", help=_EXPORT, add_help=False)
     commands.add_parser("methods", help=_METHODS, add_help=False)
+    commands.add_parser("predict", help=_PREDICT, add_help=False)
     commands.add_parser("released", help=_RELEASED, add_help=False)
     commands.add_parser("studies", help=_STUDIES, add_help=False)
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -49,8 +53,20 @@ def _attention(arguments: Sequence[str]) -> None:
     main(arguments)
 
 
+def _export(arguments: Sequence[str]) -> None:
+    from spp_scl.prediction.export import main
+
+    main(arguments)
+
+
 def _methods(arguments: Sequence[str]) -> None:
     from spp_scl.listing import main
+
+    main(arguments)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    from spp_scl.prediction.command import main
 
     main(arguments)
 
@@ -72,4 +88,11 @@ def _studies(arguments: Sequence[str]) -> None:
     main(arguments)
 
 
-_COMMANDS = {"attention": _attention, "methods": _methods, "released": _released, "studies": _studies}
+_COMMANDS = {
+    "attention": _attention,
+    "export": _export,
+    "methods": _methods,
+    "predict": _predict,
+    "released": _released,
+    "studies": _studies,
+}

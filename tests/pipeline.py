@@ -84,7 +84,8 @@ def code_needed(script: Path) -> set[str]:
     while waiting:
         path = waiting.pop()
         name = path.relative_to(ROOT).as_posix()
-        if name in found or name in PLUMBING:
+        # The package itself imports the predictor, once somebody asks for it; no stage does.
+        if name in found or name in PLUMBING or name == "spp_scl/__init__.py":
             continue
         of_method = path.parent == ROOT / "spp_scl/methods"
         found.add(METHOD if of_method else name)

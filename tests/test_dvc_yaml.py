@@ -26,6 +26,7 @@ ORDER = [
     "evaluation",
     "report",
     "audit",
+    "prediction",
 ]
 STAGES = sorted(stages())
 VIEWS = "data/views/${dataset}"
@@ -87,7 +88,7 @@ def test_a_stage_declares_the_files_that_its_script_names(name):
         deps -= loaded
     # model.json lies beside the weights, and the SVG of a picture beside the PNG.
     beside = {path for path in outputs(stage) | dict.fromkeys(deps) if path.endswith((".svg", "model.json"))}
-    assert named == (outputs(stage).keys() | deps) - beside
+    assert named - beside == (outputs(stage).keys() | deps) - beside
 
 
 def test_every_parameter_is_declared_by_some_stage():
@@ -157,6 +158,6 @@ def test_only_one_module_reads_the_parameters_file_and_only_what_runs_a_stage_ca
     readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if named.search(p.read_text())}
     # Commands that are no stage: one shows the parameters, one reads the trained model.
     assert readers == {"params.py", "stage.py", "listing.py", "attention.py"}
-    # Of what is YAML, there are dvc.yaml and dvc.lock beside it.
+    # Of what is YAML, there are dvc.yaml and dvc.lock beside it, and a model card's head.
     readers = {p.name for p in (ROOT / "spp_scl").rglob("*.py") if "ruamel" in p.read_text()}
-    assert readers == {"params.py", "stage.py", "previous.py"}
+    assert readers == {"params.py", "stage.py", "previous.py", "card.py"}

@@ -14,6 +14,7 @@ from spp_scl.batches.views import add_views
 from spp_scl.clean.table import SPLITS, read_clean, read_parquet
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device
+from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.store import (
     ImageFeatures,
     ImageInputs,
@@ -37,6 +38,7 @@ class Data:
         labels: (N,) int64, on the CPU.
         rows: for train, valid and test, (n,) int64.
         source: gives batches of the N rows.
+        encoders: whose features or inputs these are, by `image` and `text`.
         fingerprint: of both encoders.
         digest: a hash of selection, labels, split and features.
     """
@@ -47,6 +49,7 @@ class Data:
     labels: torch.Tensor
     rows: Mapping[str, torch.Tensor]
     source: Source
+    encoders: Mapping[str, EncoderInfo]
     fingerprint: str
     digest: str
 
@@ -114,6 +117,7 @@ def load_data(
         labels,
         rows,
         source,
+        {"image": image_file.encoder, "text": text_file.encoder},
         fingerprint(image_file, text_file),
         digest.hexdigest(),
     )

@@ -82,9 +82,30 @@ def load_model(path: Path | str) -> tuple[Method, Artifact]:
     path = Path(path)
     description = path.with_suffix(".json")
     try:
-        values = json.loads(description.read_bytes())
+        return build_model(json.loads(description.read_bytes()), path, description)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {_AGAIN}") from None
+    except ValueError as error:
+        why = f"or not the model that {description.name} describes: {first_line(error)}"
+        raise damaged_output(why, path, description) from None
+
+
+def build_model(values: Any, path: Path, description: Path) -> tuple[Method, Artifact]:
+    """A model of what its description says and of its weights.
+
+    Args:
+        values: the description's content.
+        path: of the weights.
+        description: its file.
+
+    Raises:
+        FileNotFoundError: there are no weights.
+        UserError: a file is damaged, or the two do not belong together.
+    """
+    try:
         if not isinstance(values, dict):
             raise ValueError("not a description")
+        values = dict(values)
         if values.pop("format") != _FORMAT:
             raise UserError(f"{description}: of another format; {_AGAIN}")
         known, content = values.pop("sha256"), path.read_bytes()
@@ -95,8 +116,6 @@ def load_model(path: Path | str) -> tuple[Method, Artifact]:
             raise UserError(f"{description}: of the method {artifact.method}, which is not among these")
         model = _build(artifact, description)
         model.load_state_dict(safetensors.torch.load(content))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {_AGAIN}") from None
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         why = f"or not the model that {description.name} describes: {first_line(error)}"
         raise damaged_output(why, path, description) from None

@@ -1,0 +1,1 @@
+"""A trained model for use: the bundle in `models/`, and labels for posts."""

@@ -1,0 +1,210 @@
+"""Labels for posts: a trained model with its encoders."""
+
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from spp_scl.encoders.image import ImageEncoder
+from spp_scl.encoders.text import TextEncoder
+from spp_scl.errors import UserError
+from spp_scl.features.device import choose_device, choose_precision, has_bf16
+from spp_scl.methods.shared.prediction import predict
+from spp_scl.prediction.bundle import Bundle, load_bundle, load_encoder
+from spp_scl.prediction.encoding import encode_pictures, encode_texts, store
+from spp_scl.prediction.posts import Picture, Post, read_post
+
+log = logging.getLogger(__name__)
+
+# Posts whose features are in memory at once, but for a model that couples its batch.
+_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a post.
+
+    Args:
+        label: the class with the highest probability.
+        probabilities: by class, in the dataset's order.
+    """
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+class Predictor:
+    """A trained model, ready for posts.
+
+    `predictor = Predictor.load("models")`, then `predictor("Blue Jays game!", image="photo.jpg")`. The
+    numbers are those of the pipeline: posts are prepared as its stages prepare them. Several threads may call
+    it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        text_encoder: TextEncoder | None,
+        image_encoder: ImageEncoder | None,
+        precision: str | None = None,
+    ):
+        """Put it together; see `load`.
+
+        Args:
+            bundle: the model.
+            text_encoder: None: the model reads no text.
+            image_encoder: None: it reads no picture.
+            precision: of the encoders; None: that of the training, where the machine has it, else fp32.
+        """
+        self.bundle, self.model, self.artifact = bundle, bundle.model, bundle.artifact
+        self.classes = list(bundle.artifact.classes)
+        self.device = choose_device()
+        self._half = not bundle.artifact.encoders
+        self._precisions = {kind: self._choose(kind, precision) for kind in ("image", "text")}
+        self._text, self._image = text_encoder, image_encoder
+        self.model.to(self.device)
+        for kind, encoder in (("text", text_encoder), ("image", image_encoder)):
+            if encoder is not None:
+                encoder.optimize(self.device, self._precisions[kind])
+        self._lock = threading.Lock()
+        if self.model.couples_batch:
+            log.warning(
+                "%s: a prediction depends on the posts that share its batch: neighbors matter, and one post "
+                "alone is another question than the metrics'",
+                self.model.title,
+            )
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str = "models",
+        *,
+        text: str | None = None,
+        image: str | None = None,
+        precision: str | None = None,
+    ) -> "Predictor":
+        """Read a bundle: `models/` after `dvc repro`, or what `spp-scl export` has written.
+
+        Args:
+            folder: of the bundle.
+            text: where its text encoder is, if not where it was; what `text_features.weights` takes.
+            image: likewise, its image encoder.
+            precision: of the encoders: `fp32`, `bf16` or `fp16`; None: that of the training, where the
+                machine has it, else fp32.
+
+        Raises:
+            UserError: the bundle is missing, damaged or holds a pickled file; an encoder is missing or is
+                another than the model was trained with.
+        """
+        bundle = load_bundle(folder)
+        reads = bundle.model.reads
+        text_encoder = load_encoder(bundle, "text", text) if reads.text else None
+        image_encoder = load_encoder(bundle, "image", image) if reads.image else None
+        assert not isinstance(text_encoder, ImageEncoder)
+        assert not isinstance(image_encoder, TextEncoder)
+        return cls(bundle, text_encoder, image_encoder, precision)
+
+    @overload
+    def __call__(self, post: str | None, image: Picture | None = None) -> Prediction: ...
+    @overload
+    def __call__(self, post: Mapping[str, Any]) -> Prediction: ...
+    @overload
+    def __call__(
+        self, post: Sequence[Mapping[str, Any] | tuple[Any, Any]], *, batch_size: int | None = None
+    ) -> list[Prediction]: ...
+
+    def __call__(
+        self,
+        post: str | Mapping[str, Any] | Sequence[Mapping[str, Any] | tuple[Any, Any]] | None,
+        image: Picture | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Label a post, or several.
+
+        Args:
+            post: a text; or a mapping with `text` and `image`; or a sequence of mappings or of (text, image).
+            image: the post's picture, where `post` is a text: a path, the bytes of a file, a PIL image or an
+                array (height, width, channels) of uint8.
+            batch_size: posts that the encoders see at a time; None: as many as in training, which gives its
+                numbers to the last digit.
+
+        Returns:
+            A prediction, or a list of them, in the posts' order.
+
+        Raises:
+            UserError: a picture cannot be read, or a post is not one; of several, which.
+        """
+        if post is None or isinstance(post, str):
+            return self.predict([read_post({"text": post, "image": image})], batch_size)[0]
+        if image is not None:
+            raise UserError("`image` goes with a text; here each post has its own")
+        if isinstance(post, Mapping):
+            return self.predict([read_post(post)], batch_size)[0]
+        return self.predict(_read_all(post), batch_size)
+
+    def predict(self, posts: Sequence[Post], batch_size: int | None = None) -> list[Prediction]:
+        """Label posts that were read (`read_post`)."""
+        if batch_size is not None and batch_size < 1:
+            raise UserError("batch_size: at least 1")
+        at_once = max(1, len(posts)) if self.model.couples_batch else _AT_ONCE
+        found: list[Prediction] = []
+        with self._lock:
+            for start in range(0, len(posts), at_once):
+                logits = self._classify(posts[start : start + at_once], batch_size)
+                for row in logits.softmax(dim=1).tolist():
+                    by_class = dict(zip(self.classes, row, strict=True))
+                    found.append(Prediction(max(by_class, key=by_class.__getitem__), by_class))
+        return found
+
+    def _classify(self, posts: Sequence[Post], batch_size: int | None) -> torch.Tensor:
+        bundle = self.bundle
+        images = encode_pictures(
+            posts,
+            self._image,
+            bundle.info("image"),
+            self.device,
+            self._size("image", batch_size),
+            half=self._half,
+        )
+        texts = encode_texts(
+            posts,
+            self._text,
+            bundle.info("text"),
+            self.device,
+            self._precisions["text"],
+            self._size("text", batch_size),
+            bundle.config["encoders"]["text"]["padding"],
+            half=self._half,
+            run=self.model.reads.text == "layers",
+        )
+        rows = torch.arange(len(posts))
+        source = store(images, texts, self.device)
+        return predict(self.model, source, rows, self.artifact.batch_size, self.artifact.seed).logits
+
+    def _size(self, kind: str, batch_size: int | None) -> int:
+        """With encoders in the loop, their files have no batch size, and the model has."""
+        return batch_size or self.bundle.info(kind).batch_size or self.artifact.batch_size
+
+    def _choose(self, kind: str, precision: str | None) -> str:
+        if precision is not None:
+            return choose_precision(self.device, precision)
+        trained = self.artifact.precision if self.artifact.encoders else self.bundle.info(kind).precision
+        on_cpu = self.device.type == "cpu"
+        if trained == "fp32" or (trained == "bf16" and (has_bf16() or not on_cpu)):
+            return trained
+        return "fp32" if on_cpu else choose_precision(self.device, "auto")
+
+
+def _read_all(posts: Iterable[Any]) -> list[Post]:
+    read = []
+    for number, post in enumerate(posts):
+        try:
+            read.append(read_post(post))
+        except (UserError, AttributeError, ValueError) as error:
+            raise UserError(f"post {number}: {error}") from None
+    return read
