@@ -69,6 +69,7 @@ def read_attention(params: "Params", tweet: str, words: Sequence[str], head: int
     from spp_scl.batches.inputs import InputStore
     from spp_scl.clean.pictures import reopen_picture
     from spp_scl.encoders.loop import load_encoders
+    from spp_scl.encoders.text import word_pieces
     from spp_scl.encoders.weights import choose_sources
     from spp_scl.training.artifact import load_model, require_features
 
@@ -89,7 +90,7 @@ def read_attention(params: "Params", tweet: str, words: Sequence[str], head: int
         data.source.require(encoders)
         data.source.use(model.encoders, artifact.precision)
     batch = data.source.batch(torch.tensor(rows))
-    pieces = _pieces(encoders["text"], row["text"])
+    pieces = word_pieces(encoders["text"], row["text"])
     if isinstance(data.source, FeatureStore) and batch.pieces()[: len(pieces)].tolist() != pieces:
         raise UserError(
             "text_features.weights: not the encoder that the features are of, whose word pieces are others; "
@@ -115,17 +116,14 @@ def find_word(encoder: "TextEncoder", text: str, word: str) -> list[int]:
     Raises:
         UserError: the word is not in the text, or behind where the encoder cuts it.
     """
-    whole = len(_pieces(encoder, text))
+    from spp_scl.encoders.text import word_pieces
+
+    whole = len(word_pieces(encoder, text))
     found: list[int] = []
     for place in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE):
         # What stands in front of a word is cut apart in the same way with and without it.
-        before = len(_pieces(encoder, text[: place.start()].rstrip()))
-        found += range(before, min(whole, len(_pieces(encoder, text[: place.end()]))))
+        before = len(word_pieces(encoder, text[: place.start()].rstrip()))
+        found += range(before, min(whole, len(word_pieces(encoder, text[: place.end()]))))
     if not found:
         raise UserError(f"--word {word}: not in the tweet, as far as the text encoder reads it: {text}")
     return found
-
-
-def _pieces(encoder: "TextEncoder", text: str) -> list[int]:
-    (ids,) = encoder.tokenize([text])
-    return ids[encoder.prefix : len(ids) - encoder.suffix]

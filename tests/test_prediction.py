@@ -15,7 +15,8 @@ from spp_scl.evaluation.evaluate import evaluate
 from spp_scl.files import write_json
 from spp_scl.methods import list_methods
 from spp_scl.prediction.bundle import describe_bundle, load_bundle
-from spp_scl.prediction.posts import read_post
+from spp_scl.prediction.explain import occlude
+from spp_scl.prediction.posts import Post, read_post
 from spp_scl.prediction.predictor import Prediction, Predictor
 from spp_scl.training.artifact import Artifact, save_model
 from spp_scl.training.recipe import make_method
@@ -234,3 +235,61 @@ def test_another_encoder_is_never_taken_silently(bundle, tmp_path, data):
     ):
         Predictor.load(tmp_path)
     assert Predictor.load(tmp_path, image="untrained")("a text").probabilities
+
+
+def test_occlusion_finds_the_word_and_the_region_that_decide():
+    """A model of one word, of one more against it, and of the red in the upper left corner."""
+    picture = Image.new("RGB", (140, 70), "white")
+    picture.paste("red", (0, 0, 20, 10))
+
+    def score(posts):
+        return np.array(
+            [
+                0.3
+                + 0.4 * ("happy" in post.text.split())
+                - 0.1 * ("not" in post.text.split())
+                + 0.2 * (post.picture.getpixel((5, 5)) == (255, 0, 0))
+                for post in posts
+            ]
+        )
+
+    found = occlude(Post("a happy day not so", picture), score, reads_text=True, reads_image=True)
+    gains = dict(found.words)
+    assert [word for word, _ in found.words] == ["a", "happy", "day", "not", "so"]
+    assert gains == pytest.approx({"a": 0, "happy": 0.4, "day": 0, "not": -0.1, "so": 0})
+    expected = np.zeros((7, 7))
+    expected[0, 0] = 0.2
+    np.testing.assert_allclose(found.regions, expected, atol=1e-12)
+    assert picture.getpixel((5, 5)) == (255, 0, 0)  # the caller's picture is as it was
+    blind = occlude(Post("a happy day", picture), score, reads_text=True, reads_image=False)
+    assert blind.regions is None
+    assert occlude(Post("a happy day", picture), score, reads_text=False, reads_image=True).words == []
+
+
+def test_a_prediction_is_explained_on_demand(predictor, sample, data):
+    post = posts_of(sample, data)[0]
+    plain, found = (predictor(post["text"], image=post["image"], explain=e) for e in (False, True))
+    assert plain.explanation is None
+    assert found.label == plain.label
+    parts = found.explanation
+    assert [word for word, _ in parts.words] == post["text"].split()
+    assert parts.regions.shape == (7, 7)
+    assert np.ptp(parts.regions) > 0
+    assert parts.attention is None  # SPP-SCL has none of words over regions
+    # Removing a word by hand gives its gain.
+    word, gain = parts.words[1]
+    without = predictor(
+        " ".join(w for i, w in enumerate(post["text"].split()) if i != 1), image=post["image"]
+    )
+    by_hand = plain.probabilities[plain.label] - without.probabilities[plain.label]
+    assert gain == pytest.approx(by_hand, abs=1e-4), word
+
+
+def test_a_method_s_own_attention_is_part_of_its_explanation(tmp_path, sample, data):
+    make_bundle(tmp_path, data, "clmlf")
+    predictor, post = Predictor.load(tmp_path), posts_of(sample, data)[0]
+    found = predictor({"text": "happy days", "image": post["image"]}, explain=True).explanation
+    assert found.attention.shape == (2, 7, 7)
+    assert (found.attention >= 0).all()
+    assert 0 < found.attention.sum(axis=(1, 2)).max() <= 1
+    assert predictor("happy days", explain=True).explanation.attention is None

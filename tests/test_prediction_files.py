@@ -245,13 +245,24 @@ def test_the_commands_predict_and_export(bundle, tmp_path, capsys, monkeypatch):
     label, *lines = capsys.readouterr().out.splitlines()
     assert label in ("positive", "neutral", "negative")
     assert [line.split()[0] for line in lines] == ["positive", "neutral", "negative"]
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "photo.png")
+    assert (
+        main(["predict", "--text", "a <b> $x", "--image", "photo.png", "--explain", "why.png", *model]) == 0
+    )
+    assert capsys.readouterr().out.endswith("why.png and why.svg\n")
+    assert (tmp_path / "why.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "posts.csv").write_text("text,image\na happy day,\nb,gone.png\n")
     assert main(["predict", "posts.csv", "--out", "scores.parquet", *model]) == 0
     assert capsys.readouterr().out == "scores.parquet: 2 posts, 1 without a prediction (column `error`)\n"
     assert main(["export", "exported", *model]) == 0
     assert main(["export", "exported", *model]) == 1
     assert "exported: is there already" in capsys.readouterr().err
-    for wrong in (["predict"], ["predict", "a.csv"], ["predict", "a.csv", "--text", "b"]):
+    for wrong in (
+        ["predict", "--text", "a", "--explain", "a.txt"],
+        ["predict"],
+        ["predict", "a.csv"],
+        ["predict", "a.csv", "--text", "b"],
+    ):
         with pytest.raises(SystemExit):
             main(wrong)
     for name in ("predict", "export"):

@@ -109,6 +109,12 @@ def load_text_encoder(
     return encoder.eval().requires_grad_(False)
 
 
+def word_pieces(encoder: TextEncoder, text: str) -> list[int]:
+    """The token ids of a text without the special ones around it."""
+    (ids,) = encoder.tokenize([text])
+    return ids[encoder.prefix : len(ids) - encoder.suffix]
+
+
 def collect_tokenizer(texts: Sequence[str]) -> TextTokenizer:
     """An untrained encoder's tokenizer: BERT's, with a vocabulary collected from texts."""
     return TextTokenizer(make_tokenizer(collect_vocabulary(texts)))

@@ -5,8 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spp_scl.errors import UserError
+
+if TYPE_CHECKING:  # torch: not for --help
+    from spp_scl.prediction.predictor import Prediction, Predictor
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -29,6 +33,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="the file's scores: .csv, .parquet or .jsonl")
     parser.add_argument("--text", help="of one post")
     parser.add_argument("--image", type=Path, help="of one post")
+    parser.add_argument(
+        "--explain", type=Path, metavar="FIGURE.png", help="draw what each word and region of the post adds"
+    )
     parser.add_argument("--text-column", default="text", help="of the file (default: text)")
     parser.add_argument("--image-column", default="image", help="of the file: paths (default: image)")
     parser.add_argument(
@@ -41,15 +48,19 @@ def main(arguments: Sequence[str]) -> None:
         parser.error("give a file of posts, or --text, --image or both")
     if options.posts is not None and options.out is None:
         parser.error("--out: where the file's scores go")
+    if options.explain is not None and (not one or options.explain.suffix != ".png"):
+        parser.error("--explain: a .png, of one post")
     if options.posts is not None and not options.posts.is_file():  # before seconds of loading
         raise UserError(f"{options.posts}: no such file")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     predictor = load_predictor(options)
     if one:
-        found = predictor(options.text, image=options.image)
+        found = predictor(options.text, image=options.image, explain=options.explain is not None)
         print(found.label)
         for name, probability in found.probabilities.items():
             print(f"  {name:<14} {probability:.4f}")
+        if found.explanation is not None:
+            _draw(options.explain, found, options.image)
         return
     from spp_scl.prediction.reading import Columns
     from spp_scl.prediction.scoring import score_file
@@ -62,6 +73,17 @@ def main(arguments: Sequence[str]) -> None:
     )
 
 
+def _draw(path: Path, found: "Prediction", image: Path | None) -> None:
+    from spp_scl.clean.pictures import open_picture
+    from spp_scl.report.explanation import draw_explanation
+
+    parts = found.explanation
+    assert parts is not None
+    picture = None if image is None else open_picture(image)
+    draw_explanation(path, parts.words, parts.regions, picture, found.label)
+    print(f"{path} and {path.with_suffix('.svg').name}")
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which model."""
     parser.add_argument("--model", default="models", help="the folder of a bundle (default: models)")
@@ -72,7 +94,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_predictor(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # torch: not for --help
+def load_predictor(options: argparse.Namespace) -> "Predictor":
     """The model that `add_model_options` names."""
     from spp_scl.prediction.predictor import Predictor
 

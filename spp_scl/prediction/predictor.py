@@ -3,12 +3,14 @@
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 
+from spp_scl.batches.batch import FeatureStore
 from spp_scl.encoders.image import ImageEncoder
 from spp_scl.encoders.text import TextEncoder
 from spp_scl.errors import UserError
@@ -16,6 +18,7 @@ from spp_scl.features.device import choose_device, choose_precision, has_bf16
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.prediction.bundle import Bundle, load_bundle, load_encoder
 from spp_scl.prediction.encoding import encode_pictures, encode_texts, store
+from spp_scl.prediction.explain import Explanation, occlude, read_attention
 from spp_scl.prediction.posts import Picture, Post, read_post
 
 log = logging.getLogger(__name__)
@@ -31,10 +34,12 @@ class Prediction:
     Args:
         label: the class with the highest probability.
         probabilities: by class, in the dataset's order.
+        explanation: what its parts add; None: not asked for.
     """
 
     label: str
     probabilities: Mapping[str, float]
+    explanation: Explanation | None = None
 
 
 class Predictor:
@@ -109,12 +114,18 @@ class Predictor:
         return cls(bundle, text_encoder, image_encoder, precision)
 
     @overload
-    def __call__(self, post: str | None, image: Picture | None = None) -> Prediction: ...
+    def __call__(
+        self, post: str | None, image: Picture | None = None, *, explain: bool = False
+    ) -> Prediction: ...
     @overload
-    def __call__(self, post: Mapping[str, Any]) -> Prediction: ...
+    def __call__(self, post: Mapping[str, Any], *, explain: bool = False) -> Prediction: ...
     @overload
     def __call__(
-        self, post: Sequence[Mapping[str, Any] | tuple[Any, Any]], *, batch_size: int | None = None
+        self,
+        post: Sequence[Mapping[str, Any] | tuple[Any, Any]],
+        *,
+        batch_size: int | None = None,
+        explain: bool = False,
     ) -> list[Prediction]: ...
 
     def __call__(
@@ -123,6 +134,7 @@ class Predictor:
         image: Picture | None = None,
         *,
         batch_size: int | None = None,
+        explain: bool = False,
     ) -> Prediction | list[Prediction]:
         """Label a post, or several.
 
@@ -132,6 +144,7 @@ class Predictor:
                 array (height, width, channels) of uint8.
             batch_size: posts that the encoders see at a time; None: as many as in training, which gives its
                 numbers to the last digit.
+            explain: also what each word, and each region of the picture, adds: a hundred predictions a post.
 
         Returns:
             A prediction, or a list of them, in the posts' order.
@@ -140,12 +153,35 @@ class Predictor:
             UserError: a picture cannot be read, or a post is not one; of several, which.
         """
         if post is None or isinstance(post, str):
-            return self.predict([read_post({"text": post, "image": image})], batch_size)[0]
-        if image is not None:
+            read, one = [read_post({"text": post, "image": image})], True
+        elif image is not None:
             raise UserError("`image` goes with a text; here each post has its own")
-        if isinstance(post, Mapping):
-            return self.predict([read_post(post)], batch_size)[0]
-        return self.predict(_read_all(post), batch_size)
+        else:
+            one = isinstance(post, Mapping)
+            read = [read_post(post)] if isinstance(post, Mapping) else _read_all(post)
+        found = self.predict(read, batch_size)
+        if explain:
+            found = [
+                replace(said, explanation=self.explain(p, said.label))
+                for p, said in zip(read, found, strict=True)
+            ]
+        return found[0] if one else found
+
+    def explain(self, post: Post, label: str) -> Explanation:
+        """What the parts of a post that was read add to the probability of a label."""
+        reads = self.model.reads
+
+        def score(posts: Sequence[Post]) -> np.ndarray:
+            # Where neighbors matter, variants of a post must not be neighbors.
+            parts = [[one] for one in posts] if self.model.couples_batch else [posts]
+            return np.array([said.probabilities[label] for part in parts for said in self.predict(part)])
+
+        found = occlude(post, score, reads.text is not None, reads.image is not None)
+        if not (post.text and post.picture) or self._text is None or self._image is None:
+            return found
+        with self._lock, torch.inference_mode():
+            batch = self._encode([post], None).batch(torch.zeros(1, dtype=torch.int64))
+            return replace(found, attention=read_attention(self.model, batch, self._text, post.text))
 
     def predict(self, posts: Sequence[Post], batch_size: int | None = None) -> list[Prediction]:
         """Label posts that were read (`read_post`)."""
@@ -162,6 +198,11 @@ class Predictor:
         return found
 
     def _classify(self, posts: Sequence[Post], batch_size: int | None) -> torch.Tensor:
+        source = self._encode(posts, batch_size)
+        rows = torch.arange(len(posts))
+        return predict(self.model, source, rows, self.artifact.batch_size, self.artifact.seed).logits
+
+    def _encode(self, posts: Sequence[Post], batch_size: int | None) -> FeatureStore:
         bundle = self.bundle
         images = encode_pictures(
             posts,
@@ -182,9 +223,7 @@ class Predictor:
             half=self._half,
             run=self.model.reads.text == "layers",
         )
-        rows = torch.arange(len(posts))
-        source = store(images, texts, self.device)
-        return predict(self.model, source, rows, self.artifact.batch_size, self.artifact.seed).logits
+        return store(images, texts, self.device)
 
     def _size(self, kind: str, batch_size: int | None) -> int:
         """With encoders in the loop, their files have no batch size, and the model has."""
