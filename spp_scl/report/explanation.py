@@ -34,7 +34,6 @@ def draw_explanation(
     )
     places = np.arange(len(words))[::-1]
     gains = [gain for _, gain in words]
-    most = max(1e-6, *map(abs, gains), *(() if regions is None else np.abs(regions).flat))
     colors = plt.get_cmap(_MAP)([0.9 if gain > 0 else 0.15 for gain in gains])
     axes[0].barh(places, gains, color=colors)
     axes[0].set_yticks(places, [word for word, _ in words], parse_math=False)
@@ -46,6 +45,7 @@ def draw_explanation(
         axes[1].set_title("no picture")
     else:
         width, height = picture.size
+        most = max(1e-6, float(np.abs(regions).max()))
         axes[1].imshow(np.asarray(picture.convert("L")), cmap="gray")
         drawn = axes[1].imshow(
             regions,
@@ -57,5 +57,5 @@ def draw_explanation(
         )
         figure.colorbar(drawn, ax=axes[1], shrink=0.8, label="with the region, less without it")
         axes[1].set_title("regions of the picture")
-    figure.suptitle(f"What speaks for {label} (positive), and against it", parse_math=False)
+    figure.suptitle(f"What speaks for {label} (above 0), and against it (below)", parse_math=False)
     save_figure(figure, path)
