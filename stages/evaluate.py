@@ -42,6 +42,8 @@ def main(params: Params) -> None:
         read_json("models/model.json", "the model's description"),
         sources,
         {
+            "title": model.title,
+            "spaces": dict(model.spaces),
             "dataset": params.dataset,
             "split": read_json("reports/split.json", "the split's report"),
             "metrics": found.metrics,

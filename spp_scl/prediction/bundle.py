@@ -60,7 +60,7 @@ def describe_bundle(
         data: that the model was trained and evaluated on.
         description: `model.json`'s content.
         sources: of each encoder, what `load_image_encoder` and `load_text_encoder` take, and the padding.
-        evaluated: sections of what was found: dataset, split, metrics, audit.
+        evaluated: sections for people and reports: what the method is, the data, metrics, the audit.
     """
     encoders: dict[str, dict[str, Any]] = {
         kind: {**sources[kind], "info": vars(data.encoders[kind])} for kind in ("image", "text")

@@ -1,0 +1,119 @@
+"""The report as one HTML file: it opens without a network, and tweets are text in it, whatever they hold."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from PIL import Image
+
+from spp_scl.report.charts import chart_training, chart_tsne
+from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
+
+# Tweets shown as cards, of each kind.
+_CARDS = 12
+# Pictures in a file: so many of 96 pixels are two megabytes.
+_LARGE, _SMALL, _MOST = 96, 64, 1_500
+_LARGE_UP_TO = 600
+
+
+def write_report(
+    config: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    pictures: Mapping[str, Path],
+    scripts: str,
+) -> str:
+    """The page.
+
+    Args:
+        config: `models/config.json`.
+        tables: `predictions`, `tsne`, `epochs` and `curves`, as the stages write them.
+        pictures: of test tweets, by id.
+        scripts: vega, vega-lite and vega-embed, as HTML.
+    """
+    classes = list(config["model"]["classes"])
+    test = _describe_test(tables["predictions"], classes)
+    thumbnails = _make_thumbnails(test, pictures)
+    test["image"] = test["id"].map(thumbnails)
+    best = config["metrics"]["train"].get("best_epoch")
+    labels, predictions = (pd.Categorical(test[name], classes) for name in ("label", "prediction"))
+    confusion = pd.crosstab(labels, predictions, dropna=False).reindex(
+        index=classes, columns=classes, fill_value=0
+    )
+    wrong = test[test["label"] != test["prediction"]].sort_values("sure", ascending=False, kind="stable")
+    unsure = test.sort_values("sure", kind="stable")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("spp_scl.report", "."), autoescape=True, trim_blocks=True
+    )
+    environment.filters["script"] = _as_script
+    return environment.get_template("report.html.jinja").render(
+        title=f"{config['title']} on {config['dataset']}",
+        config=config,
+        classes=classes,
+        settings=config["model"]["settings"],
+        scores=[(key, SCORE_NAMES[key]) for key in ("accuracy", "f1_weighted", "f1_macro")],
+        floors=[(FLOOR_NAMES[name], floor) for name, floor in config["floors"].items()],
+        confusion=confusion.to_numpy().tolist(),
+        training=chart_training(tables["epochs"], tables["curves"], best) if best else [],
+        tsne=chart_tsne(tables["tsne"], config["spaces"], classes),
+        mistakes=_records(wrong.head(_CARDS)),
+        unsure=_records(unsure.head(_CARDS)),
+        tweets=_records(test),
+        wrong=len(wrong),
+        scripts=Markup(scripts),  # the repository's own
+    )
+
+
+def read_scripts(page: Path) -> str:
+    """The scripts that another page holds, vega's among them."""
+    return "\n".join(re.findall(r"<script>.*?</script>", page.read_text(encoding="utf-8"), re.DOTALL))
+
+
+def _describe_test(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The test tweets: id, text, label, prediction, and `sure`, the prediction's probability."""
+    test = predictions[predictions["split"] == "test"].reset_index(drop=True)
+    sure = test[[f"p_{name}" for name in classes]].max(axis=1)
+    return test[["id", "text", "label", "prediction"]].assign(sure=sure)
+
+
+def _make_thumbnails(test: pd.DataFrame, pictures: Mapping[str, Path]) -> dict[str, str]:
+    side = _LARGE if len(test) <= _LARGE_UP_TO else _SMALL
+    # Those that are shown as cards are among the least certain and the wrong ones.
+    order = test.assign(right=test["label"] == test["prediction"]).sort_values(["right", "sure"])["id"]
+    chosen = [own for own in order if own in pictures][:_MOST]
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(lambda own: make_thumbnail(pictures[own], side), chosen)
+        return {own: uri for own, uri in zip(chosen, made, strict=True) if uri}
+
+
+def make_thumbnail(path: Path, side: int) -> str:
+    """A small JPEG as a data URI; empty where the picture cannot be read any more."""
+    file = io.BytesIO()
+    try:
+        with Image.open(path) as picture:
+            picture.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
+            small = picture.convert("RGB")
+            small.thumbnail((side, side))
+            small.save(file, "JPEG", quality=70)
+    except Exception:  # a report is no place to fail for a picture: cleaning has looked at each
+        return ""
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def _as_script(value: object) -> Markup:
+    """JSON inside a script element, which no value can end."""
+    text = json.dumps(value, allow_nan=False, default=float)
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
