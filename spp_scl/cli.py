@@ -8,6 +8,7 @@ from pathlib import Path
 from spp_scl.errors import UserError
 
 _ATTENTION = "draw where in the picture a word of a tweet looks (clmlf)"
+_COMPARE = "experiments side by side, as a page"
 _EXPORT = "copy the trained model, with a model card, for another machine"
 _METHODS = "what each method is, reads and takes, and the figures published for it"
 _PREDICT = "what a trained model says of a post, or of a file of posts"
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A command reads its own arguments: importing it takes seconds, and --help should not.
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("attention", help=_ATTENTION, add_help=False)
+    commands.add_parser("compare", help=_COMPARE, add_help=False)
     commands.add_parser("export", help=_EXPORT, add_help=False)
     commands.add_parser("methods", help=_METHODS, add_help=False)
     commands.add_parser("predict", help=_PREDICT, add_help=False)
@@ -49,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _attention(arguments: Sequence[str]) -> None:
     from spp_scl.attention import main
+
+    main(arguments)
+
+
+def _compare(arguments: Sequence[str]) -> None:
+    _enter_pipeline()
+    from studies.compare import main
 
     main(arguments)
 
@@ -78,18 +87,24 @@ def _released(arguments: Sequence[str]) -> None:
 
 
 def _studies(arguments: Sequence[str]) -> None:
-    # The studies are not part of the package: they are the pipeline's, whose folder can be anywhere.
-    missing = [name for name in ("dvc.yaml", "studies/command.py") if not Path(name).is_file()]
-    if missing:
-        raise UserError(f"{Path.cwd()}: no {' and no '.join(missing)}; go to the pipeline's folder")
-    sys.path.insert(0, str(Path.cwd()))
+    _enter_pipeline()
     from studies.command import main
 
     main(arguments)
 
 
+def _enter_pipeline() -> None:
+    """Make `studies` importable."""
+    # The studies are not part of the package: they are the pipeline's, whose folder can be anywhere.
+    missing = [name for name in ("dvc.yaml", "studies/command.py") if not Path(name).is_file()]
+    if missing:
+        raise UserError(f"{Path.cwd()}: no {' and no '.join(missing)}; go to the pipeline's folder")
+    sys.path.insert(0, str(Path.cwd()))
+
+
 _COMMANDS = {
     "attention": _attention,
+    "compare": _compare,
     "export": _export,
     "methods": _methods,
     "predict": _predict,

@@ -38,14 +38,15 @@ def list_experiments() -> dict[str, str]:
 
 def read_params(revision: str) -> dict[str, object]:
     """All parameters of a commit, by their full names."""
-    return _flat(YAML(typ="safe").load(git("show", f"{revision}:params.yaml")))
+    return flatten(YAML(typ="safe").load(git("show", f"{revision}:params.yaml")))
 
 
-def _flat(values: Mapping, prefix: str = "") -> dict[str, object]:
+def flatten(values: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested parameters by their full names."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -66,9 +66,7 @@ class Run:
         Raises:
             UserError: it is not there.
         """
-        types = {"id": str, "label": str, "prediction": str}
-        text = _read_text(self.files, path, self.name)
-        return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False)
+        return read_text_csv(self.files, path, self.name)
 
     def read_parquet(self, path: str) -> pd.DataFrame:
         """An output that is a Parquet table.
@@ -107,9 +105,9 @@ def read_runs(data: str, row: Overrides, base: Overrides, seeds: Sequence[int]) 
 
 def _read(name: str, seed: int, revision: str) -> Run:
     files = DVCFileSystem(rev=revision)
-    lock = YAML(typ="safe").load(_read_text(files, "dvc.lock", name))
+    lock = YAML(typ="safe").load(read_text(files, "dvc.lock", name))
     metrics, audit, floors = (
-        json.loads(_read_text(files, f"reports/{file}.json", name)) for file in ("metrics", "audit", "floors")
+        json.loads(read_text(files, f"reports/{file}.json", name)) for file in ("metrics", "audit", "floors")
     )
     return Run(
         name=name,
@@ -129,7 +127,22 @@ def _read(name: str, seed: int, revision: str) -> Run:
     )
 
 
-def _read_text(files: DVCFileSystem, path: str, name: str) -> str:
+def read_text_csv(files: DVCFileSystem, path: str, name: str) -> pd.DataFrame:
+    """A table that a run has left, in which what looks like a number or like nothing stays text.
+
+    Raises:
+        UserError: it is not there.
+    """
+    types = {"id": str, "text": str, "label": str, "prediction": str}
+    return pd.read_csv(io.StringIO(read_text(files, path, name)), dtype=types, keep_default_na=False)
+
+
+def read_text(files: DVCFileSystem, path: str, name: str) -> str:
+    """A file that a run has left; `name` is the run's.
+
+    Raises:
+        UserError: it is not there.
+    """
     with _found(path, name):
         return files.read_text(path, encoding="utf-8")
 

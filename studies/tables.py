@@ -46,7 +46,7 @@ def scores_table(
             "accuracy": _interval(line, "accuracy"),
             f1: _interval(line, score),
             **(
-                {"difference": _difference(line), "p": _p(line.get("difference_p", math.nan))}
+                {"difference": _difference(line), "p": format_p(line.get("difference_p", math.nan))}
                 if paired
                 else {FLOOR_NAMES[name]: f"{_floor(runs[line['row']], name):.4f}" for name in first.floors}
             ),
@@ -126,7 +126,14 @@ def _interval(line: Mapping, score: str) -> str:
 
 
 def _difference(line: Mapping) -> str:
-    mean, low, high = (line.get(f"difference_{key}", math.nan) for key in ("mean", "low", "high"))
+    return format_difference(
+        {key: line.get(f"difference_{key}", math.nan) for key in ("mean", "low", "high")}
+    )
+
+
+def format_difference(found: Mapping[str, float]) -> str:
+    """A difference with its interval, in points; empty where there is none."""
+    mean, low, high = (found[key] for key in ("mean", "low", "high"))
     return "" if math.isnan(mean) else f"{_points(mean)} [{_points(low)}, {_points(high)}]"
 
 
@@ -134,7 +141,8 @@ def _share(share: float) -> str:
     return "" if math.isnan(share) else f"{share:.0%}"
 
 
-def _p(p: float) -> str:
+def format_p(p: float) -> str:
+    """A p for a table; empty where there is none."""
     return "" if math.isnan(p) else f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 

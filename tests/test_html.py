@@ -87,13 +87,13 @@ class Elements(HTMLParser):
 def test_tweets_are_text_whatever_is_in_them(tmp_path):
     predictions, page = make_page(tmp_path)
     parsed = Elements(page)
-    assert sum(tag == "script" for tag, _ in parsed.found) == 3 + 1  # vega's three, and the page's own
+    assert sum(tag == "script" for tag, _ in parsed.found) == 3 + 2  # vega's three, and the page's own
     assert not any("onerror" in attrs for _, attrs in parsed.found)
     assert not any(tag == "b" for tag, _ in parsed.found)
     shown = " ".join(parsed.text)
     for text in filter(None, predictions["text"]):
         assert text.replace("\u2028", "") in shown.replace("\u2028", "")
-    tweets = json.loads(re.search(r"const tweets = (\[.*?\]);\n", page)[1])
+    tweets = json.loads(re.search(r"const tweets = (\[.*?\]), columns", page)[1])
     assert [tweet["text"] for tweet in tweets] == predictions["text"].tolist()
     assert tweets[0]["image"] is None
     assert tweets[1]["image"].startswith("data:image/jpeg;base64,")

@@ -23,6 +23,14 @@ _CARDS = 12
 _LARGE, _SMALL, _MOST = 96, 64, 1_500
 _LARGE_UP_TO = 600
 
+_COLUMNS = (
+    ("id", "id"),
+    ("text", "text"),
+    ("label", "label"),
+    ("prediction", "prediction"),
+    ("sure", "probability"),
+)
+
 
 def write_report(
     config: Mapping[str, Any],
@@ -40,20 +48,19 @@ def write_report(
     """
     classes = list(config["model"]["classes"])
     test = _describe_test(tables["predictions"], classes)
-    thumbnails = _make_thumbnails(test, pictures)
-    test["image"] = test["id"].map(thumbnails)
+    # Those that are shown as cards are among the wrong and the least certain ones.
+    order = test.sort_values(["wrong", "sure"], ascending=[False, True])["id"].tolist()
+    test["image"] = test["id"].map(make_thumbnails(order, pictures))
     best = config["metrics"]["train"].get("best_epoch")
     labels, predictions = (pd.Categorical(test[name], classes) for name in ("label", "prediction"))
     confusion = pd.crosstab(labels, predictions, dropna=False).reindex(
         index=classes, columns=classes, fill_value=0
     )
-    wrong = test[test["label"] != test["prediction"]].sort_values("sure", ascending=False, kind="stable")
+    wrong = test[test["wrong"]].sort_values("sure", ascending=False, kind="stable")
     unsure = test.sort_values("sure", kind="stable")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("spp_scl.report", "."), autoescape=True, trim_blocks=True
-    )
-    environment.filters["script"] = _as_script
-    return environment.get_template("report.html.jinja").render(
+    return render(
+        "report.html.jinja",
+        columns=_COLUMNS,
         title=f"{config['title']} on {config['dataset']}",
         config=config,
         classes=classes,
@@ -63,12 +70,20 @@ def write_report(
         confusion=confusion.to_numpy().tolist(),
         training=chart_training(tables["epochs"], tables["curves"], best) if best else [],
         tsne=chart_tsne(tables["tsne"], config["spaces"], classes),
-        mistakes=_records(wrong.head(_CARDS)),
-        unsure=_records(unsure.head(_CARDS)),
-        tweets=_records(test),
+        mistakes=records(wrong.head(_CARDS)),
+        unsure=records(unsure.head(_CARDS)),
+        tweets=records(test),
         wrong=len(wrong),
         scripts=Markup(scripts),  # the repository's own
     )
+
+
+def render(template: str, **values: object) -> str:
+    """A page of a template in this folder; values are text in it, and data in its scripts."""
+    loader = jinja2.PackageLoader("spp_scl.report", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.filters["script"] = _as_script
+    return environment.get_template(template).render(**values)
 
 
 def read_scripts(page: Path) -> str:
@@ -80,14 +95,20 @@ def _describe_test(predictions: pd.DataFrame, classes: Sequence[str]) -> pd.Data
     """The test tweets: id, text, label, prediction, and `sure`, the prediction's probability."""
     test = predictions[predictions["split"] == "test"].reset_index(drop=True)
     sure = test[[f"p_{name}" for name in classes]].max(axis=1)
-    return test[["id", "text", "label", "prediction"]].assign(sure=sure)
+    return test[["id", "text", "label", "prediction"]].assign(
+        sure=sure, wrong=test["label"] != test["prediction"]
+    )
 
 
-def _make_thumbnails(test: pd.DataFrame, pictures: Mapping[str, Path]) -> dict[str, str]:
-    side = _LARGE if len(test) <= _LARGE_UP_TO else _SMALL
-    # Those that are shown as cards are among the least certain and the wrong ones.
-    order = test.assign(right=test["label"] == test["prediction"]).sort_values(["right", "sure"])["id"]
-    chosen = [own for own in order if own in pictures][:_MOST]
+def make_thumbnails(ids: Sequence[str], pictures: Mapping[str, Path]) -> dict[str, str]:
+    """Small pictures as data URIs, by id: as many, and as large, as fit into a page of 5 MB.
+
+    Args:
+        ids: of tweets, the most important first.
+        pictures: of tweets, by id.
+    """
+    side = _LARGE if len(ids) <= _LARGE_UP_TO else _SMALL
+    chosen = [own for own in ids if own in pictures][:_MOST]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda own: make_thumbnail(pictures[own], side), chosen)
         return {own: uri for own, uri in zip(chosen, made, strict=True) if uri}
@@ -107,7 +128,8 @@ def make_thumbnail(path: Path, side: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """A table's rows, for a page; what is missing is None."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
