@@ -18,6 +18,7 @@ PROGRAMS = (
     "step",
     "image_features",
     "text_features",
+    "prediction",
     "dvc_cost",
     "memory",
     "growth",

@@ -48,7 +48,7 @@ def write_features(folder: Path, rows: int = ROWS) -> None:
     classes = ["positive", "neutral", "negative"]
     table["label"] = pd.Categorical(rng.choice(classes, rows), categories=classes)
     table.attrs["selection"] = "f1_weighted"
-    table[list(COLUMNS)].to_parquet(folder / "clean.parquet", index=False)
+    table.reindex(columns=list(COLUMNS)).to_parquet(folder / "clean.parquet", index=False)
     split = np.array(["train"] * rows, dtype=object)
     split[: rows // 5] = "valid"
     split[: rows // 10] = "test"
