@@ -131,6 +131,7 @@ def write_page(runs: Sequence[Compared]) -> str:
         floors=[(FLOOR_NAMES[name], accuracy) for name, accuracy in first.floors.items()],
         parameters=_differences(runs),
         columns=columns,
+        predictions=[name for name, _ in columns if name.startswith("run")],
         tweets=records(tweets),
     )
 
@@ -161,7 +162,7 @@ def _disagreements(runs: Sequence[Compared]) -> tuple[pd.DataFrame, int]:
     if table.empty:
         raise UserError("the runs have no test tweet in common, and cannot be compared")
     said = table[[f"run{i}" for i in range(len(runs))]]
-    wrong = said.ne(table["label"], axis=0).any(axis=1)
+    wrong = table["run0"] != table["label"]
     differ = said.nunique(axis=1) > 1
     found = table[differ].assign(wrong=wrong[differ])
     return found.assign(image=found["id"].map(_thumbnails(runs[0], found["id"].tolist()))), len(table)

@@ -1,5 +1,6 @@
 """The figure and the tables of `studies.epochs`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def draw(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _read(folder: Path, name: str) -> list[pd.DataFrame]:
-    found = [pd.read_csv(path) for path in sorted(folder.glob(f"{name}-s*.csv"))]
+    whole = re.compile(rf"{re.escape(name)}-s\d+\.csv")
+    found = [pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if whole.fullmatch(path.name)]
     if not found:
         raise UserError(f"{folder}/{name}-s*.csv: no such file; run `python -m studies.epochs train {name}`")
     return found

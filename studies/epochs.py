@@ -59,13 +59,22 @@ def main(argv: list[str]) -> None:
     data = load_dataset(params.dataset, views=load_method(recipe.method).network.reads.views)
     for seed in range(1, options.seeds + 1):
         path = FOLDER / f"{name}-s{seed}.csv"
+        key, known = make_key(data, recipe, params, seed, options.every), path.with_suffix(".key")
         if path.exists():
+            if known.read_text() != key:
+                raise UserError(f"{path}: of another training; remove it, or give this one another name")
             log.info("%s is there", path)
             continue
         table = score_epochs(data, recipe, params, seed, options.every, path.with_suffix(".tmp"))
+        known.write_text(key)
         with replacing(path) as aside:
             table.to_csv(aside, index=False)
         remove(path.with_suffix(".tmp"))
+
+
+def make_key(data: Data, recipe: TrainingRecipe, params: Params, seed: int, every: int) -> str:
+    """A hash of all that decides the scores; see `score_epochs`."""
+    return training_key(data, recipe, {"seed": seed, "every": every, "params": params.train.model_dump()})
 
 
 def score_epochs(
@@ -88,8 +97,7 @@ def score_epochs(
         rows) and `alone` (one tweet at a time).
     """
     torch.set_num_threads(params.train.threads)
-    settings = {"seed": seed, "every": every, "params": params.train.model_dump()}
-    key = training_key(data, recipe, settings)
+    key = make_key(data, recipe, params, seed, every)
     state, rows = TrainingState.start(recipe, data, seed), []
     if (saved := load_checkpoint(checkpoint, key)) is not None:
         rows = saved.pop("rows")

@@ -105,6 +105,9 @@ def describe_modalities(runs: Mapping[str, Sequence[Run]]) -> list[str]:
         line = {"row": name}
         for group in groups:
             parts = [run.audit["modalities"][group] for run in found if group in run.audit["modalities"]]
+            if not parts:  # a split may leave a group without a test tweet
+                line[MODALITY_GROUPS[group]] = ""
+                continue
             summary = asdict(summarize([part["accuracy"] for part in parts]))
             line[MODALITY_GROUPS[group]] = _interval(
                 {f"accuracy_{key}": value for key, value in summary.items()}, "accuracy"

@@ -52,7 +52,7 @@ def test_the_page_has_the_difference_the_parameters_and_the_tweets(runs):
     ]
     tweets = tweets_of(page)
     assert [(t["id"], t["run0"], t["run1"], t["wrong"]) for t in tweets] == [
-        ("t0", "a", "b", True), ("t2", "a", "b", True),
+        ("t0", "a", "b", False), ("t2", "a", "b", False),
     ]  # fmt: skip
     assert page.count("<script>") == 1
     assert "<b>" not in page

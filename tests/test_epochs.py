@@ -93,5 +93,8 @@ def test_orders_are_compared_seed_by_seed_and_drawn(tmp_path):
     assert table.loc[table["split"] == "valid", "sorted_gain"].tolist() == pytest.approx([0, 0])
     for path in draw(tmp_path, ["batch"]):
         assert path.stat().st_size > 100
+    # Another name that begins alike is another training.
+    (tmp_path / "batch-small-s1.csv").write_text("nothing")
+    draw(tmp_path, ["batch"])
     with pytest.raises(UserError, match=r"no such file; run `python -m studies\.epochs train other`"):
         draw(tmp_path, ["other"])

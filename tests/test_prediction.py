@@ -10,16 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
+from spp_scl.batches.batch import Sizes
+from spp_scl.clean.pictures import open_picture
+from spp_scl.encoders.encode import run_batch
+from spp_scl.encoders.image import load_image_encoder
+from spp_scl.encoders.text import load_text_encoder
 from spp_scl.errors import UserError
 from spp_scl.evaluation.evaluate import evaluate
+from spp_scl.features.store import ImageFeatures, TextFeatures
 from spp_scl.files import write_json
-from spp_scl.methods import list_methods
+from spp_scl.methods import list_methods, load_method
 from spp_scl.prediction.bundle import describe_bundle, load_bundle
+from spp_scl.prediction.encoding import store
 from spp_scl.prediction.explain import occlude
 from spp_scl.prediction.posts import Post, read_post
 from spp_scl.prediction.predictor import Prediction, Predictor
 from spp_scl.training.artifact import Artifact, save_model
 from spp_scl.training.recipe import make_method
+from tests.small_encoders import TEXT
 from tests.test_methods import recipe
 
 SOURCES = {
@@ -293,3 +301,68 @@ def test_a_method_s_own_attention_is_part_of_its_explanation(tmp_path, sample, d
     assert (found.attention >= 0).all()
     assert 0 < found.attention.sum(axis=(1, 2)).max() <= 1
     assert predictor("happy days", explain=True).explanation.attention is None
+
+
+def test_encoders_in_the_loop_give_float32_whatever_they_compute_in():
+    class Half:
+        name, device = "texts", torch.device("cpu")
+
+        def prepare(self, batch):
+            return (torch.zeros(len(batch)),)
+
+        def forward(self, *prepared):
+            return prepared[0].to(torch.bfloat16) + 0.1
+
+    assert run_batch(Half(), [1, 2], "nowhere", half=False).dtype == np.float32
+    assert run_batch(Half(), [1, 2], "nowhere").dtype == np.float16
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_with_encoders_of_its_own_needs_no_source(tmp_path, sample, data, precision):
+    """Small encoders trained with the model: their weights and tokenizer are in its files."""
+    text = load_text_encoder(str(TEXT["bert"](tmp_path / "bert")), 0, [], 64)
+    image = load_image_encoder("untrained", 1)
+    settings = recipe("concat")
+    sizes = Sizes(
+        len(data.classes), text.layers, text.width, image.positions, image.channels, torch.zeros(0, 0)
+    )
+    model = load_method("concat").network(settings.settings, sizes)
+    model.encoders = torch.nn.ModuleDict({"text": text, "image": image})
+    model.eval()
+    artifact = Artifact(
+        method="concat",
+        settings=settings.settings.model_dump(),
+        sizes=sizes.numbers(),
+        classes=data.classes,
+        encoders={"text": text.describe(), "image": image.describe()},
+        precision=precision,
+    )
+    save_model(tmp_path / "model.safetensors", model, artifact)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert str(tmp_path) not in (tmp_path / "model.json").read_text()
+    gone = {kind: {**source, "weights": "/gone"} for kind, source in SOURCES.items()}
+    write_json(tmp_path / "config.json", describe_bundle(data, description, gone, {"dataset": "sample"}))
+    posts = posts_of(sample, data)[:3]
+    with torch.inference_mode():
+        ids = text.tokenize([post["text"] for post in posts])
+        expected = []
+        for own, post in zip(ids, posts, strict=True):
+            states = text(torch.tensor([own]), torch.ones(1, len(own), dtype=torch.long))
+            words = states[0, text.prefix : len(own) - text.suffix]
+            maps = image(image.prepare(open_picture(post["image"]))[None])
+            images = ImageFeatures([], torch.tensor([0]), maps, data.encoders["image"], "")
+            texts = TextFeatures(
+                [], torch.tensor([0, len(words)]), words, states[:, 0], torch.zeros(len(words)), words[:0, 0],
+                data.encoders["text"], "",
+            )  # fmt: skip
+            batch = store(images, texts, torch.device("cpu")).batch(torch.zeros(1, dtype=torch.int64))
+            expected.append(model(batch).logits.softmax(dim=1)[0].tolist())
+    found = as_array(Predictor.load(tmp_path)(posts))
+    np.testing.assert_allclose(found, expected, atol=1e-5 if precision == "fp32" else 2e-2)
+
+
+def test_where_the_method_s_settings_leave_no_attention_none_is_explained(tmp_path, sample, data):
+    make_bundle(tmp_path, data, "clmlf", tokens="view")
+    post = posts_of(sample, data)[0]
+    found = Predictor.load(tmp_path)({"text": "happy", "image": post["image"]}, explain=True)
+    assert found.explanation.attention is None

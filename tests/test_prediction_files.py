@@ -171,6 +171,30 @@ def test_rows_that_are_no_rows_are_reasons(tmp_path):
         assert why in error
 
 
+def test_odd_names_and_ids_stop_nothing(tmp_path):
+    path = tmp_path / "posts.jsonl"
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    lines = [
+        '{"id": "\\ud83d", "text": "a"}', '{"text": "a", "image": "\\ud83d.png"}',
+        '{"text": "a", "image": "loop.png"}', '{"text": "a", "image": "a\\u0000b"}',
+    ]  # fmt: skip
+    path.write_text("\n".join(lines))
+    first, *rest = read_rows(path, columns(tmp_path))
+    assert (first.id, first.error) == ("?", "")
+    assert all("lies outside" in row.error for row in rest)
+
+
+def test_a_tsv_is_split_at_tabs_and_a_column_that_is_asked_for_must_be_there(tmp_path):
+    path = tmp_path / "posts.tsv"
+    path.write_text("text\nhello, world; all\n")
+    assert [row.text for row in read_rows(path, columns(tmp_path))] == ["hello, world; all"]
+    with pytest.raises(UserError, match="no column named phto; it has text"):
+        list(read_rows(path, Columns("text", "phto", tmp_path, named=["phto"])))
+    spaced = tmp_path / "posts.csv"
+    spaced.write_text("text, image\na,b.png\n")
+    assert [row.image for row in read_rows(spaced, columns(tmp_path))] == [tmp_path / "b.png"]
+
+
 def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
     (tmp_path / "mine").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")

@@ -86,7 +86,7 @@ def run_batch(inputs: Batched, batch: Sequence[int], weights: str, half: bool = 
         inputs: whose items these are.
         batch: items.
         weights: where the encoder comes from, for the error.
-        half: features in float16, as files keep them; else as the encoder gives them.
+        half: features in float16, as files keep them; else in float32, as encoders in the loop give them.
 
     Returns:
         The features, one entry an item.
@@ -97,8 +97,8 @@ def run_batch(inputs: Batched, batch: Sequence[int], weights: str, half: bool = 
     prepared = [tensor.to(inputs.device) for tensor in inputs.prepare(batch)]
     with torch.inference_mode():
         features = inputs.forward(*prepared)[: len(batch)]
-    if features.is_floating_point() and half:
-        features = features.to(torch.float16)
+    if features.is_floating_point():
+        features = features.to(torch.float16 if half else torch.float32)
     if not _all_finite(features):
         raise UserError(f"{inputs.name}: the features are not finite; are the weights damaged ({weights})?")
     return features.cpu().numpy()

@@ -157,7 +157,9 @@ def describe_model(model: PreTrainedModel) -> dict[str, Any]:
         raise UserError(
             f"{name}: a model with this network in it could not be read again; it takes encoders=frozen"
         )
-    return {"class": type(model).__name__, "config": json.loads(model.config.to_json_string(use_diff=False))}
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    config.pop("_name_or_path", None)  # a folder of this machine
+    return {"class": type(model).__name__, "config": config}
 
 
 def drop_pooler(model: Any) -> None:

@@ -65,8 +65,16 @@ class TextTokenizer:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "TextTokenizer":
-        """The tokenizer that `to_json` describes."""
-        tokenizer = cls(Tokenizer.from_str(values["tokenizer"]))
+        """The tokenizer that `to_json` describes.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        try:
+            known = Tokenizer.from_str(values["tokenizer"])
+        except Exception as error:  # the library raises nothing more special
+            raise ValueError(f"a damaged tokenizer: {error}") from None
+        tokenizer = cls(known)
         for name in ("pad_id", "padding_side", "limit", "cut_side"):
             setattr(tokenizer, name, values[name])
         return tokenizer

@@ -128,11 +128,11 @@ def load_encoder(bundle: Bundle, kind: str, weights: str | None = None) -> Image
             f"{bundle.folder}: the model needs its {kind} encoder, {bundle.info(kind).weights}, and "
             f"`{source['weights']}` does not give it ({error}). {_ELSEWHERE.format(kind=kind)}"
         ) from None
+    require_encoder(encoder, kind, bundle.info(kind), str(source["weights"]))
     if kind in bundle.model.encoders:  # of the source only the tokenizer was wanted
         own = bundle.model.encoders[kind]
         own.tokenizer = encoder.tokenizer
         return own
-    require_encoder(encoder, kind, bundle.info(kind), str(source["weights"]))
     return encoder
 
 

@@ -9,10 +9,12 @@ from ruamel.yaml import YAML
 from spp_scl.metrics import percent
 from spp_scl.prediction.bundle import Bundle
 
+# Datasets of tweets in English; of what `own` holds nothing is known.
+_ENGLISH = ("mvsa_single", "mvsa_multiple", "hfm", "sample")
+
 _LIMITS = """\
 - It knows the classes of its training data and no other, and answers with one of them whatever it is shown.
-- Tweets of a few thousand people, in English, of the years in which they were collected: other people,
-  languages and times are other data.
+- Its training data are the posts of some people, in some language, of some years: others are other data.
 - Its probabilities are not calibrated (the expected calibration error is above); a high one is no proof.
 - It must not decide about people: what someone feels or means cannot be read off a post."""
 
@@ -57,7 +59,7 @@ def _metadata(bundle: Bundle, dataset: str) -> str:
     ]
     title = bundle.model.title
     values = {
-        "language": "en",
+        **({"language": "en"} if dataset in _ENGLISH else {}),
         "library_name": "spp-scl",
         "pipeline_tag": "text-classification",
         "tags": ["multimodal", "sentiment-analysis", "tweets", bundle.artifact.method],
@@ -85,7 +87,7 @@ def _describe_encoders(bundle: Bundle, with_encoders: bool) -> str:
     for kind, read in (("text", bundle.model.reads.text), ("image", bundle.model.reads.image)):
         info = bundle.info(kind)
         if kind in bundle.model.encoders:
-            where = "trained with the model, and in its file"
+            where = "in the loop of the training, and in the model's file"
         else:
             where = "frozen; " + ("in this folder" if with_encoders else "not in this folder")
         if read:

@@ -36,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--explain", type=Path, metavar="FIGURE.png", help="draw what each word and region of the post adds"
     )
-    parser.add_argument("--text-column", default="text", help="of the file (default: text)")
-    parser.add_argument("--image-column", default="image", help="of the file: paths (default: image)")
+    parser.add_argument("--text-column", help="of the file (default: text)")
+    parser.add_argument("--image-column", help="of the file: paths (default: image)")
     parser.add_argument(
         "--images", type=Path, help="the folder that the paths are relative to (default: the file's)"
     )
@@ -65,7 +65,12 @@ def main(arguments: Sequence[str]) -> None:
     from spp_scl.prediction.reading import Columns
     from spp_scl.prediction.scoring import score_file
 
-    columns = Columns(options.text_column, options.image_column, options.images or options.posts.parent)
+    columns = Columns(
+        options.text_column or "text",
+        options.image_column or "image",
+        options.images or options.posts.parent,
+        named=[name for name in (options.text_column, options.image_column) if name],
+    )
     rows, errors = score_file(predictor, options.posts, options.out, columns, options.batch_size)
     print(
         f"{options.out}: {rows} posts"

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import PIL.Image
 import torch
 
 from spp_scl.batches.batch import FeatureStore
@@ -15,23 +14,23 @@ from spp_scl.encoders.texts import TextBatches
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.store import ImageFeatures, TextFeatures
-from spp_scl.prediction.posts import Post
+from spp_scl.prediction.posts import Prepared
 
 
 class _Given(PictureBatches):
-    """Pictures that are in memory."""
+    """Prepared pictures that are in memory."""
 
-    def __init__(self, pictures: Sequence[PIL.Image.Image], *of: object):
+    def __init__(self, pictures: Sequence[torch.Tensor], *of: object):
         super().__init__(*of)  # type: ignore[arg-type]
         self.pictures = pictures
 
     def prepare_one(self, item: int) -> torch.Tensor:
         """See `PictureBatches`."""
-        return self.encoder.prepare(self.pictures[item])
+        return self.pictures[item]
 
 
 def encode_pictures(
-    posts: Sequence[Post],
+    posts: Sequence[Prepared],
     encoder: ImageEncoder | None,
     info: EncoderInfo,
     device: torch.device,
@@ -48,12 +47,12 @@ def encode_pictures(
         batch_size: pictures at a time; a batch is filled up to it, unless there are fewer in all.
         half: whether they are rounded to float16, as they are in the files that a frozen encoder writes.
     """
-    having = [i for i, post in enumerate(posts) if post.picture is not None and encoder is not None]
+    having = [i for i, post in enumerate(posts) if post.pixels is not None]
     index = torch.full((len(posts),), -1)
     index[having] = torch.arange(len(having))
     if encoder is None:
         return ImageFeatures([], index, torch.zeros(0, 1, 1), info, "")
-    pictures = [post.picture for post in posts if post.picture is not None]
+    pictures = [post.pixels for post in posts if post.pixels is not None]
     inputs = _Given(pictures, encoder, device, min(batch_size, max(1, len(pictures))))
     batches = list(inputs.batches(range(len(pictures))))
     maps = _compute(inputs, batches, info, half, few=len(pictures) < batch_size)
@@ -66,7 +65,7 @@ def encode_pictures(
 
 
 def encode_texts(
-    posts: Sequence[Post],
+    posts: Sequence[Prepared],
     encoder: TextEncoder | None,
     info: EncoderInfo,
     device: torch.device,

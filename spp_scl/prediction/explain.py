@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,6 +12,7 @@ import torch
 
 from spp_scl.batches.batch import Batch
 from spp_scl.encoders.text import TextEncoder, word_pieces
+from spp_scl.errors import UserError
 from spp_scl.methods.shared.method import Method
 from spp_scl.prediction.posts import Post
 
@@ -43,7 +44,7 @@ class Explanation:
 
 def occlude(
     post: Post,
-    score: Callable[[Sequence[Post]], np.ndarray],
+    score: Callable[[Iterable[Post]], np.ndarray],
     reads_text: bool,
     reads_image: bool,
 ) -> Explanation:
@@ -51,36 +52,37 @@ def occlude(
 
     Args:
         post: that was predicted.
-        score: gives the probability of the predicted label, (n,), of n posts.
+        score: gives the probability of the predicted label, (n,), of n posts, which are made one by one.
         reads_text: whether the model does.
         reads_image: likewise.
     """
     words = post.text.split()[:_WORDS] if reads_text else []
     rest = post.text.split()[_WORDS:]
-    posts = [post]
-    for i in range(len(words)):
-        posts.append(Post(" ".join([*words[:i], *words[i + 1 :], *rest]), post.picture))
     picture = post.picture if reads_image else None
-    if picture is not None:
-        posts += [Post(post.text, one) for one in _cover(picture)]
-    whole, *others = score(posts)
+
+    def variants() -> Iterator[Post]:
+        yield post
+        for i in range(len(words)):
+            yield Post(" ".join([*words[:i], *words[i + 1 :], *rest]), post.picture)
+        for covered in () if picture is None else _cover(picture):
+            yield Post(post.text, covered)
+
+    whole, *others = score(variants())
     gains = whole - np.array(others, dtype=float)
     of_words = [(word, float(gain)) for word, gain in zip(words, gains, strict=False)]
     regions = None if picture is None else gains[len(words) :].reshape(GRID, GRID)
     return Explanation(of_words, regions)
 
 
-def _cover(picture: PIL.Image.Image) -> list[PIL.Image.Image]:
+def _cover(picture: PIL.Image.Image) -> Iterator[PIL.Image.Image]:
     """The picture with one region after the other in its mean color."""
     mean = tuple(np.asarray(picture.resize((1, 1), PIL.Image.Resampling.BOX))[0, 0].tolist())
     columns, rows = (np.linspace(0, size, GRID + 1).round().astype(int) for size in picture.size)
-    covered = []
     for top, bottom in pairwise(rows):
         for left, right in pairwise(columns):
             copy = picture.copy()
             copy.paste(mean, (int(left), int(top), int(right), int(bottom)))
-            covered.append(copy)
-    return covered
+            yield copy
 
 
 def read_attention(model: Method, batch: Batch, encoder: TextEncoder, text: str) -> np.ndarray | None:
@@ -94,7 +96,10 @@ def read_attention(model: Method, batch: Batch, encoder: TextEncoder, text: str)
     """
     if type(model).word_attention is Method.word_attention:
         return None
-    weights = model.word_attention(batch, head=0).float().cpu()  # (W, P)
+    try:
+        weights = model.word_attention(batch, head=0).float().cpu()  # (W, P)
+    except UserError:  # with these settings it has none
+        return None
     side = math.isqrt(weights.shape[1])
     if side * side != weights.shape[1]:
         return None

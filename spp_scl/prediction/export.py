@@ -1,7 +1,7 @@
 """The command `spp-scl export`: a bundle for another machine, with a model card."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spp_scl.errors import UserError
@@ -24,6 +24,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("folder", type=Path, help="to make")
     parser.add_argument("--model", default="models", help="the folder of the bundle (default: models)")
+    parser.add_argument("--text-encoder", help="where it is, if not where it was in training")
+    parser.add_argument("--image-encoder", help="likewise")
     parser.add_argument(
         "--with-encoders",
         action="store_true",
@@ -33,15 +35,24 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if options.folder.exists():
         raise UserError(f"{options.folder}: is there already; give a folder that is not")
-    export(options.model, options.folder, options.with_encoders)
+    places = {"text": options.text_encoder, "image": options.image_encoder}
+    export(options.model, options.folder, options.with_encoders, places)
     print(f"{options.folder}: use it with `spp-scl predict --model {options.folder} ...`")
 
 
-def export(model: Path | str, folder: Path, with_encoders: bool) -> None:
-    """Copy a bundle into a folder, which is made; see `main`.
+def export(
+    model: Path | str, folder: Path, with_encoders: bool, places: Mapping[str, str | None] | None = None
+) -> None:
+    """Copy a bundle into a folder, which is made.
+
+    Args:
+        model: the bundle's folder.
+        folder: to make.
+        with_encoders: whether the encoders' weights are copied too.
+        places: where encoders are, by `text` and `image`, if not where they were.
 
     Raises:
-        UserError: the bundle is missing or damaged, or an encoder cannot be had.
+        UserError: the bundle is missing or damaged, or an encoder cannot be had, or not be packed.
     """
     import copy
     import shutil
@@ -67,8 +78,14 @@ def export(model: Path | str, folder: Path, with_encoders: bool) -> None:
         (aside / "README.md").write_text(write_card(bundle, with_encoders), encoding="utf-8")
         packed = [kind for kind in kinds if kind not in bundle.model.encoders] if with_encoders else []
         for kind in packed:
-            network = load_encoder(bundle, kind)
+            network = load_encoder(bundle, kind, (places or {}).get(kind))
+            description = network.describe()
+            if kind == "text" and description["tokenizer"] is None:
+                raise UserError(
+                    f"--with-encoders: {bundle.info(kind).weights} has a slow tokenizer, which cannot be "
+                    "packed; export without, and give the encoder where the model is used (--text-encoder)"
+                )
             (aside / ENCODERS).mkdir(exist_ok=True)
             state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
             (aside / ENCODERS / f"{kind}.safetensors").write_bytes(safetensors.torch.save(state))
-            write_json(aside / ENCODERS / f"{kind}.json", network.describe())
+            write_json(aside / ENCODERS / f"{kind}.json", description)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from spp_scl.clean.pictures import UnreadablePictureError, open_picture
@@ -27,6 +28,19 @@ class Post:
 
     text: str
     picture: Image.Image | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A post as the encoders get it.
+
+    Args:
+        text: as in `Post`.
+        pixels: (3, H, W) uint8; None: there is no picture, or the model reads none.
+    """
+
+    text: str
+    pixels: torch.Tensor | None
 
 
 def read_post(post: Mapping[str, Any] | tuple[Any, Any]) -> Post:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -19,7 +19,7 @@ from spp_scl.methods.shared.prediction import predict
 from spp_scl.prediction.bundle import Bundle, load_bundle, load_encoder
 from spp_scl.prediction.encoding import encode_pictures, encode_texts, store
 from spp_scl.prediction.explain import Explanation, occlude, read_attention
-from spp_scl.prediction.posts import Picture, Post, read_post
+from spp_scl.prediction.posts import Picture, Post, Prepared, read_post
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +69,12 @@ class Predictor:
         self.classes = list(bundle.artifact.classes)
         self.device = choose_device()
         self._half = not bundle.artifact.encoders
-        self._precisions = {kind: self._choose(kind, precision) for kind in ("image", "text")}
+        self.precisions = {kind: self._choose(kind, precision) for kind in ("image", "text")}
         self._text, self._image = text_encoder, image_encoder
         self.model.to(self.device)
         for kind, encoder in (("text", text_encoder), ("image", image_encoder)):
             if encoder is not None:
-                encoder.optimize(self.device, self._precisions[kind])
+                encoder.optimize(self.device, self.precisions[kind])
         self._lock = threading.Lock()
         if self.model.couples_batch:
             log.warning(
@@ -153,17 +153,18 @@ class Predictor:
             UserError: a picture cannot be read, or a post is not one; of several, which.
         """
         if post is None or isinstance(post, str):
-            read, one = [read_post({"text": post, "image": image})], True
+            given: Iterable[Any] = [{"text": post, "image": image}]
         elif image is not None:
             raise UserError("`image` goes with a text; here each post has its own")
         else:
-            one = isinstance(post, Mapping)
-            read = [read_post(post)] if isinstance(post, Mapping) else _read_all(post)
-        found = self.predict(read, batch_size)
+            given = [post] if isinstance(post, Mapping) else post
+        one = not isinstance(post, Sequence) or isinstance(post, str)
+        given = list(given)
+        found = self.predict([self.prepare(read) for read in _read_all(given, numbered=not one)], batch_size)
         if explain:
             found = [
-                replace(said, explanation=self.explain(p, said.label))
-                for p, said in zip(read, found, strict=True)
+                replace(said, explanation=self.explain(read, said.label))
+                for read, said in zip(_read_all(given, numbered=not one), found, strict=True)
             ]
         return found[0] if one else found
 
@@ -171,20 +172,28 @@ class Predictor:
         """What the parts of a post that was read add to the probability of a label."""
         reads = self.model.reads
 
-        def score(posts: Sequence[Post]) -> np.ndarray:
+        def score(posts: Iterable[Post]) -> np.ndarray:
+            prepared = [self.prepare(one) for one in posts]
             # Where neighbors matter, variants of a post must not be neighbors.
-            parts = [[one] for one in posts] if self.model.couples_batch else [posts]
+            parts = [[one] for one in prepared] if self.model.couples_batch else [prepared]
             return np.array([said.probabilities[label] for part in parts for said in self.predict(part)])
 
         found = occlude(post, score, reads.text is not None, reads.image is not None)
         if not (post.text and post.picture) or self._text is None or self._image is None:
             return found
         with self._lock, torch.inference_mode():
-            batch = self._encode([post], None).batch(torch.zeros(1, dtype=torch.int64))
+            batch = self._encode([self.prepare(post)], None).batch(torch.zeros(1, dtype=torch.int64))
             return replace(found, attention=read_attention(self.model, batch, self._text, post.text))
 
-    def predict(self, posts: Sequence[Post], batch_size: int | None = None) -> list[Prediction]:
-        """Label posts that were read (`read_post`)."""
+    def prepare(self, post: Post) -> Prepared:
+        """A post that was read (`read_post`) as the encoders get it; its picture need not be kept."""
+        pixels = None
+        if post.picture is not None and self._image is not None:
+            pixels = self._image.prepare(post.picture)
+        return Prepared(post.text, pixels)
+
+    def predict(self, posts: Sequence[Prepared], batch_size: int | None = None) -> list[Prediction]:
+        """Label posts that were prepared."""
         if batch_size is not None and batch_size < 1:
             raise UserError("batch_size: at least 1")
         at_once = max(1, len(posts)) if self.model.couples_batch else _AT_ONCE
@@ -197,12 +206,12 @@ class Predictor:
                     found.append(Prediction(max(by_class, key=by_class.__getitem__), by_class))
         return found
 
-    def _classify(self, posts: Sequence[Post], batch_size: int | None) -> torch.Tensor:
+    def _classify(self, posts: Sequence[Prepared], batch_size: int | None) -> torch.Tensor:
         source = self._encode(posts, batch_size)
         rows = torch.arange(len(posts))
         return predict(self.model, source, rows, self.artifact.batch_size, self.artifact.seed).logits
 
-    def _encode(self, posts: Sequence[Post], batch_size: int | None) -> FeatureStore:
+    def _encode(self, posts: Sequence[Prepared], batch_size: int | None) -> FeatureStore:
         bundle = self.bundle
         images = encode_pictures(
             posts,
@@ -217,7 +226,7 @@ class Predictor:
             self._text,
             bundle.info("text"),
             self.device,
-            self._precisions["text"],
+            self.precisions["text"],
             self._size("text", batch_size),
             bundle.config["encoders"]["text"]["padding"],
             half=self._half,
@@ -239,11 +248,10 @@ class Predictor:
         return "fp32" if on_cpu else choose_precision(self.device, "auto")
 
 
-def _read_all(posts: Iterable[Any]) -> list[Post]:
-    read = []
+def _read_all(posts: Iterable[Any], numbered: bool) -> Iterator[Post]:
+    """Read posts one by one; `numbered`: an error says which it is."""
     for number, post in enumerate(posts):
         try:
-            read.append(read_post(post))
+            yield read_post(post)
         except (UserError, AttributeError, ValueError) as error:
-            raise UserError(f"post {number}: {error}") from None
-    return read
+            raise UserError(f"post {number}: {error}" if numbered else str(error)) from None

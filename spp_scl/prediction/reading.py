@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,11 +23,13 @@ class Columns:
         text: its name; a file may lack it.
         image: likewise, with paths relative to `folder`.
         folder: of the pictures; none is read from outside it.
+        named: those of the two that somebody asked for by name: a file without them is refused.
     """
 
     text: str
     image: str
     folder: Path
+    named: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def read_rows(path: Path, columns: Columns) -> Iterator[Row]:
 
 
 def _make_row(number: int, values: Mapping[str, Any], columns: Columns) -> Row:
-    own = None if values.get("id") is None else str(values["id"])
+    # Half an emoji that some tool has cut cannot be written as UTF-8.
+    own = None if values.get("id") is None else str(values["id"]).encode("utf-8", "replace").decode()
     text, image = values.get(columns.text), values.get(columns.image)
     if not isinstance(text, str | None) or not isinstance(image, str | None):
         kind = type(image if isinstance(text, str | None) else text).__name__
@@ -81,19 +84,25 @@ def _make_row(number: int, values: Mapping[str, Any], columns: Columns) -> Row:
         return Row(number, own, error="neither a text nor an image")
     if image is None:
         return Row(number, own, text)
-    relative = PurePosixPath(image.replace("\\", "/"))
-    place = columns.folder / relative
-    # Links are followed: what counts is where the picture lies.
-    if (
-        "\0" in image
-        or relative.is_absolute()
-        or not place.resolve().is_relative_to(columns.folder.resolve())
-    ):
+    place = _find_picture(image, columns.folder)
+    if place is None:
         return Row(number, own, error=f"the image {image!r} lies outside {columns.folder}")
     return Row(number, own, text, place)
 
 
+def _find_picture(image: str, folder: Path) -> Path | None:
+    """Where a picture is; None: not in the folder. Links are followed: what counts is where it lies."""
+    relative = PurePosixPath(image.replace("\\", "/"))
+    try:
+        inside = not relative.is_absolute() and (folder / relative).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link to itself, half an emoji, a null byte
+        return None
+    return folder / relative if inside else None
+
+
 def _require_columns(path: Path, found: Any, columns: Columns) -> None:
+    if missing := [name for name in columns.named if name not in found]:
+        raise UserError(f"{path}: no column named {missing[0]}; it has {', '.join(map(str, found))[:200]}")
     if columns.text not in found and columns.image not in found:
         raise UserError(
             f"{path}: no column named {columns.text} and none named {columns.image}; it has "
@@ -106,8 +115,8 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Mapping[str, Any] | str]
     # What is not UTF-8 becomes U+FFFD: a single bad byte is no reason to lose a row.
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         first = file.readline(_LONGEST)
-        delimiter = max(_DELIMITERS, key=first.count)
-        header = next(csv.reader([first], delimiter=delimiter), [])
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=first.count)
+        header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
         _require_columns(path, header, columns)
         reader = csv.reader(file, delimiter=delimiter)
         while True:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from spp_scl.errors import UserError
 from spp_scl.files import remove, replacing
-from spp_scl.prediction.posts import Post, read_post
+from spp_scl.prediction.posts import Prepared, read_post
 from spp_scl.prediction.predictor import Predictor
 from spp_scl.prediction.reading import Columns, Row, read_rows
 from spp_scl.progress import progress
@@ -77,7 +77,8 @@ def _key(predictor: Predictor, path: Path, columns: Columns, batch_size: int | N
         raise UserError(f"{path}: no such file")
     status = path.stat()
     known = predictor.bundle.config["model"]["sha256"]
-    facts = [str(path.resolve()), status.st_size, status.st_mtime_ns, known, batch_size, _ROWS]
+    facts: list[object] = [str(path.resolve()), status.st_size, status.st_mtime_ns, known, batch_size, _ROWS]
+    facts += [predictor.precisions, predictor.device.type]
     return json.dumps([*facts, columns.text, columns.image, str(columns.folder.resolve())])
 
 
@@ -93,13 +94,13 @@ def _begin(parts: Path, key: str) -> None:
 
 def _score(predictor: Predictor, rows: Sequence[Row], batch_size: int | None) -> pd.DataFrame:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter's lock
-        posts = list(pool.map(_read, rows))
-    good = [post for post in posts if isinstance(post, Post)]
+        posts = list(pool.map(lambda row: _read(row, predictor), rows))
+    good = [post for post in posts if isinstance(post, Prepared)]
     predictions = iter(predictor.predict(good, batch_size))
     lines = []
     for row, post in zip(rows, posts, strict=True):
         line: dict[str, object] = {"row": row.number, "id": row.id, "prediction": None, "error": None}
-        if isinstance(post, Post):
+        if isinstance(post, Prepared):
             found = next(predictions)
             line["prediction"] = found.label
             line |= {f"p_{name}": value for name, value in found.probabilities.items()}
@@ -112,12 +113,12 @@ def _score(predictor: Predictor, rows: Sequence[Row], batch_size: int | None) ->
     return table.astype(types)
 
 
-def _read(row: Row) -> Post | str:
-    """The post, or why there is none."""
+def _read(row: Row, predictor: Predictor) -> Prepared | str:
+    """The post, or why there is none. Of its picture only what the encoder gets is kept."""
     if row.error:
         return row.error
     try:
-        return read_post({"text": row.text, "image": row.image})
+        return predictor.prepare(read_post({"text": row.text, "image": row.image}))
     except UserError as error:
         return str(error)
 

@@ -77,7 +77,7 @@ def chart_tsne(
         classes: in the dataset's order.
     """
     styles = class_styles(classes)
-    shown = ["image", "id", "text", "label", "prediction"]
+    shown = "id: datum.id, text: datum.text, label: datum.label, prediction: datum.prediction"
     charts = []
     for space, title in spaces.items():
         values = points.rename(columns={f"{space}_x": "x", f"{space}_y": "y"})[["id", "x", "y"]]
@@ -88,7 +88,15 @@ def chart_tsne(
                 "width": 420,
                 "height": 420,
                 "data": {"values": values.to_dict("records")},
-                "mark": {"type": "point", "filled": True, "size": 45, "opacity": 0.8},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "size": 45,
+                    "opacity": 0.8,
+                    # A dot without a picture has none in its tooltip either, and no screen reader reads one.
+                    "tooltip": {"expr": f"datum.image ? {{image: datum.image, {shown}}} : {{{shown}}}"},
+                    "description": {"expr": "datum.id + ': ' + datum.text + ' (' + datum.label + ')'"},
+                },
                 "encoding": {
                     **{
                         axis: {"field": axis, "type": "quantitative", "axis": None, "scale": {"zero": False}}
@@ -96,7 +104,6 @@ def chart_tsne(
                     },
                     "color": _scale([color for color, _ in styles.values()], classes),
                     "shape": _scale([_SHAPES[marker] for _, marker in styles.values()], classes),
-                    "tooltip": [{"field": name, "type": "nominal"} for name in shown],
                 },
             }
         )

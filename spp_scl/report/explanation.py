@@ -38,7 +38,7 @@ def draw_explanation(
     axes[0].barh(places, gains, color=colors)
     axes[0].set_yticks(places, [word for word, _ in words], parse_math=False)
     axes[0].axvline(0, color="0.5", linewidth=0.8)
-    axes[0].set_xlabel(f"probability of {label} with the word, less that without it")
+    axes[0].set_xlabel(f"probability of {label} with the word, less that without it", parse_math=False)
     axes[0].set_title("words" if words else "no text")
     axes[1].axis("off")
     if regions is None or picture is None:

@@ -50,6 +50,7 @@ def write_report(
     test = _describe_test(tables["predictions"], classes)
     # Those that are shown as cards are among the wrong and the least certain ones.
     order = test.sort_values(["wrong", "sure"], ascending=[False, True])["id"].tolist()
+    test["picture"] = test["id"].isin(list(pictures))
     test["image"] = test["id"].map(make_thumbnails(order, pictures))
     best = config["metrics"]["train"].get("best_epoch")
     labels, predictions = (pd.Categorical(test[name], classes) for name in ("label", "prediction"))
@@ -61,6 +62,7 @@ def write_report(
     return render(
         "report.html.jinja",
         columns=_COLUMNS,
+        predictions=["prediction"],
         title=f"{config['title']} on {config['dataset']}",
         config=config,
         classes=classes,
@@ -68,7 +70,8 @@ def write_report(
         scores=[(key, SCORE_NAMES[key]) for key in ("accuracy", "f1_weighted", "f1_macro")],
         floors=[(FLOOR_NAMES[name], floor) for name, floor in config["floors"].items()],
         confusion=confusion.to_numpy().tolist(),
-        training=chart_training(tables["epochs"], tables["curves"], best) if best else [],
+        # Of a model that was taken from a file the log is empty.
+        training=chart_training(tables["epochs"], tables["curves"], best) if len(tables["epochs"]) else [],
         tsne=chart_tsne(tables["tsne"], config["spaces"], classes),
         mistakes=records(wrong.head(_CARDS)),
         unsure=records(unsure.head(_CARDS)),
