@@ -269,7 +269,7 @@ def test_the_example_of_contributing_trains_and_computes_no_feature_again(tmp_pa
     with (folder / "params.yaml").open("a") as params:
         params.write(section)
     output = run(folder, *command.split())
-    assert ran(output) == ["recipe", "train", "evaluate"]
+    assert ran(output) == ["recipe", "train", "evaluate", "report"]
     listing = "from spp_scl.cli import main; main(['methods'])"
     assert "late_fusion: Late fusion" in run(folder, "python", "-c", listing)
     recipe = json.loads((folder / "models/recipe.json").read_text())

@@ -97,7 +97,7 @@ def test_running_everything_again_leaves_the_lock_file_as_it_is(clone):
 
 def test_another_alpha_runs_only_the_training_and_what_follows(used):
     before = json.loads((used / "reports/metrics.json").read_text())
-    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0")) == ["recipe", "train", "evaluate"]
+    assert ran(run(used, "dvc", "exp", "run", "-S", "alpha=0")) == ["recipe", "train", "evaluate", "report"]
     after = json.loads((used / "reports/metrics.json").read_text())
     assert before["train"]["step2_share"] > 0
     assert (after["train"]["step2_share"], after["train"]["alpha_mattered"]) == (0, False)
