@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Row, alternate, report
-from benchmarks.synthetic import texts, write_pictures
+from benchmarks.synthetic import sorted_batches, texts, write_pictures
 from spp_scl.encoders.fused import fuse
 from spp_scl.encoders.image import load_image_encoder
 from spp_scl.encoders.pictures import AT_ONCE
@@ -54,14 +54,7 @@ def main() -> None:
     fuse(image.net, DTYPES[precision], torch.device("cuda"))  # with public operations alone
     image.to(device)
     pixels = torch.randint(0, 256, (BATCH, 3, 224, 224), dtype=torch.uint8, device=device)
-    ordered = sorted(text.tokenize(strings), key=len, reverse=True)
-    batches = []
-    for start in range(0, POSTS, BATCH):
-        rows = ordered[start : start + BATCH]
-        ids = torch.zeros(BATCH, -(-len(rows[0]) // 8) * 8, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        batches.append((ids.to(device), (ids != 0).long().to(device)))
+    batches = sorted_batches(text, strings, BATCH, device)
 
     def forward(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         with torch.inference_mode():

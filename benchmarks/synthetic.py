@@ -1,17 +1,22 @@
 """Data of MVSA-Single's size and shapes, made from a seed: features as files, pictures as JPEG, texts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from spp_scl.batches.data import Data, load_data
 from spp_scl.clean.pictures import hash_picture, open_picture
 from spp_scl.clean.table import COLUMNS
+from spp_scl.encoders.text import TextEncoder
 from spp_scl.encoders.writing import image_layout, text_layout, writing
 from spp_scl.features.encoder import EncoderInfo
 from spp_scl.features.store import read_images, read_texts
+
+Ids = tuple[torch.Tensor, torch.Tensor]
 
 ROWS = 4511  # MVSA-Single after cleaning, by its published split: 3,611, 450, 450
 WIDTH = 768  # of BERT-base
@@ -30,6 +35,21 @@ WORDS = (
     "city",
     "food",
 )
+
+
+def sorted_batches(
+    encoder: TextEncoder, strings: Sequence[str], size: int, device: torch.device
+) -> list[Ids]:
+    """Token ids and masks of texts of like length, padded to a multiple of 8, as the feature stage's."""
+    ordered = sorted(encoder.tokenize(strings), key=len, reverse=True)
+    batches = []
+    for start in range(0, len(ordered), size):
+        rows = ordered[start : start + size]
+        ids = torch.zeros(size, -(-len(rows[0]) // 8) * 8, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        batches.append((ids.to(device), (ids != 0).long().to(device)))
+    return batches
 
 
 def lengths(rows: int) -> np.ndarray:

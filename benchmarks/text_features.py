@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import Row, alternate, report
-from benchmarks.synthetic import texts
+from benchmarks.synthetic import sorted_batches, texts
 from spp_scl.encoders.text import load_text_encoder
 from spp_scl.encoders.texts import encode_texts
 from spp_scl.encoders.workers import in_order
@@ -30,15 +30,7 @@ def main() -> None:
     table = pd.DataFrame({"id": [str(i) for i in range(TEXTS)], "text": strings})
     encoder = load_text_encoder("untrained", 1, strings, POSITIONS)
     encoder.optimize(device, precision)
-    # The batches of the encoder, as tensors: of like length, padded to a multiple of 8.
-    ordered = sorted(encoder.tokenize(strings), key=len, reverse=True)
-    batches = []
-    for start in range(0, TEXTS, BATCH):
-        rows = ordered[start : start + BATCH]
-        ids = torch.zeros(BATCH, -(-len(rows[0]) // 8) * 8, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row)
-        batches.append((ids.to(device), (ids != 0).long().to(device)))
+    batches = sorted_batches(encoder, strings, BATCH, device)
     with tempfile.TemporaryDirectory() as name:
 
         def encode(rows: int) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+# What audits, studies and pages show of the scores.
+MAIN = ("accuracy", "f1_weighted", "f1_macro")
+
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Counts (C, C), a row a true class, of codes (n,) and (n,)."""
@@ -47,6 +50,12 @@ def scores(matrices: np.ndarray) -> dict[str, np.ndarray]:
         "precision_weighted": (each["precision"] * share).sum(axis=-1),
         "recall_weighted": (each["recall"] * share).sum(axis=-1),
     }
+
+
+def main_scores(matrix: np.ndarray) -> dict[str, float]:
+    """Those of `MAIN`, from one (C, C)."""
+    values = scores(matrix)
+    return {name: float(values[name]) for name in MAIN}
 
 
 def classification_metrics(

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from spp_scl.audit.uncertainty import wilson
 from spp_scl.errors import UserError
 from spp_scl.files import replacing
+from spp_scl.metrics import MAIN
 from spp_scl.report.html import make_thumbnails, records, render
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 from studies.experiments import flatten, git, list_experiments
@@ -23,8 +24,6 @@ from studies.tables import format_difference, format_p
 
 PAGE = Path("reports/compare.html")
 WORKSPACE = "workspace"
-
-_SCORES = ("accuracy", "f1_weighted", "f1_macro")
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ def write_page(runs: Sequence[Compared]) -> str:
         title=" and ".join(run.name for run in runs),
         dataset=datasets[0],
         tests=tests,
-        scores=[(key, SCORE_NAMES[key]) for key in _SCORES],
+        scores=[(key, SCORE_NAMES[key]) for key in MAIN],
         runs=[_describe(run, first) for run in runs],
         floors=[(FLOOR_NAMES[name], accuracy) for name, accuracy in first.floors.items()],
         parameters=_differences(runs),
@@ -165,15 +164,17 @@ def _disagreements(runs: Sequence[Compared]) -> tuple[pd.DataFrame, int]:
     wrong = table["run0"] != table["label"]
     differ = said.nunique(axis=1) > 1
     found = table[differ].assign(wrong=wrong[differ])
-    return found.assign(image=found["id"].map(_thumbnails(runs[0], found["id"].tolist()))), len(table)
+    pictures = _pictures(runs[0])
+    small = make_thumbnails(found["id"].tolist(), pictures)
+    found["picture"] = found["id"].isin(list(pictures))
+    return found.assign(image=found["id"].map(small)), len(table)
 
 
-def _thumbnails(run: Compared, ids: Sequence[str]) -> dict[str, str]:
-    """Of the workspace's pictures, where they are."""
+def _pictures(run: Compared) -> dict[str, Path]:
+    """The workspace's, by the tweet's id, where they are."""
     dataset = run.params["dataset"]
     clean = Path(f"data/clean/{dataset}.parquet")
     if not clean.is_file():
         return {}
     table = pd.read_parquet(clean, columns=["id", "image"]).dropna()
-    folder = Path(f"data/raw/{dataset}")
-    return make_thumbnails(ids, {own: folder / image for own, image in table.itertuples(index=False)})
+    return {own: Path(f"data/raw/{dataset}", image) for own, image in table.itertuples(index=False)}

@@ -26,7 +26,7 @@ from spp_scl.errors import UserError
 from spp_scl.files import remove, replacing
 from spp_scl.methods import load_method
 from spp_scl.methods.shared.prediction import predict
-from spp_scl.metrics import confusion_matrix, scores, scores_per_class
+from spp_scl.metrics import confusion_matrix, main_scores, scores, scores_per_class
 from spp_scl.params import Params, load_params
 from spp_scl.progress import progress
 from spp_scl.training.checkpoint import load_checkpoint, save_checkpoint, training_key
@@ -136,7 +136,7 @@ def _score(
         yield {
             "order": name,
             "selection": float(found[data.selection]),
-            **{score: float(found[score]) for score in ("accuracy", "f1_weighted", "f1_macro")},
+            **main_scores(matrix),
             **{f"recall_{label}": float(value) for label, value in zip(data.classes, recall, strict=True)},
         }
 

@@ -108,9 +108,8 @@ def describe_modalities(runs: Mapping[str, Sequence[Run]]) -> list[str]:
             if not parts:  # a split may leave a group without a test tweet
                 line[MODALITY_GROUPS[group]] = ""
                 continue
-            summary = asdict(summarize([part["accuracy"] for part in parts]))
-            line[MODALITY_GROUPS[group]] = _interval(
-                {f"accuracy_{key}": value for key, value in summary.items()}, "accuracy"
+            line[MODALITY_GROUPS[group]] = _format_interval(
+                asdict(summarize([part["accuracy"] for part in parts]))
             )
         lines.append(line)
     sizes = ", ".join(f"{first[group]['tweets']} {MODALITY_GROUPS[group]}" for group in groups)
@@ -122,7 +121,11 @@ def describe_modalities(runs: Mapping[str, Sequence[Run]]) -> list[str]:
 
 
 def _interval(line: Mapping, score: str) -> str:
-    mean, deviation, low, high = (line[f"{score}_{key}"] for key in ("mean", "deviation", "low", "high"))
+    return _format_interval({key: line[f"{score}_{key}"] for key in ("mean", "deviation", "low", "high")})
+
+
+def _format_interval(summary: Mapping[str, float]) -> str:
+    mean, deviation, low, high = (summary[key] for key in ("mean", "deviation", "low", "high"))
     if math.isnan(deviation):
         return f"{mean:.4f}"
     return f"{mean:.4f} ± {deviation:.4f} [{low:.4f}, {high:.4f}]"

@@ -12,10 +12,8 @@ from spp_scl.audit.uncertainty import bootstrap, calibration_error, wilson
 from spp_scl.batches.data import Data
 from spp_scl.checks.repeats import KINDS
 from spp_scl.methods.shared.method import Method
-from spp_scl.metrics import confusion_matrix, scores
+from spp_scl.metrics import MAIN, confusion_matrix, main_scores
 from spp_scl.training.artifact import Artifact
-
-SCORES = ("accuracy", "f1_weighted", "f1_macro")
 
 
 def audit(
@@ -53,7 +51,7 @@ def audit(
         "coupling": audit_coupling(model, artifact, data, logits),
         "repeats": _score_repeats(repeats, predictions, data),
         "training": dict(artifact.training),
-        "floors": {name: {score: f["test"][score] for score in SCORES} for name, f in floors.items()},
+        "floors": {name: {score: f["test"][score] for score in MAIN} for name, f in floors.items()},
         "shortcuts": dict(shortcuts),
         **({"modalities": modalities} if modalities else {}),
         "uncertainty": {
@@ -78,6 +76,5 @@ def _score_repeats(repeats: pd.DataFrame, predictions: np.ndarray, data: Data) -
     labels = data.labels[data.rows["test"]].numpy()
     for name, rows in (("with", np.ones_like(repeated)), ("without", ~repeated)):
         if rows.any():
-            found = scores(confusion_matrix(labels[rows], predictions[rows], len(data.classes)))
-            result[name] = {score: float(found[score]) for score in SCORES}
+            result[name] = main_scores(confusion_matrix(labels[rows], predictions[rows], len(data.classes)))
     return result

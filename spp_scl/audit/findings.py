@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping
 
-from spp_scl.audit.audit import SCORES
 from spp_scl.audit.coupling import BATCH_SIZES
 from spp_scl.audit.uncertainty import RESAMPLES
 from spp_scl.checks.repeats import KINDS, NEAR
 from spp_scl.checks.shortcuts import TOGETHER
 from spp_scl.methods.shared.method import Method
-from spp_scl.metrics import percent
+from spp_scl.metrics import MAIN, percent
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
 # Measured: with fewer than five wrong (or right) predictions, bootstrap intervals of F1 hold the true value
@@ -126,7 +125,7 @@ def _describe_floors(floors: Mapping[str, Mapping], own: Mapping[str, float]) ->
     difference = describe_difference(own["accuracy"], floors[best]["accuracy"])
     finding += f". The model's {own['accuracy']:.4f} is {difference}"
     # The macro F1 counts each class: it is the majority's only where no other is predicted.
-    if all(math.isclose(own[score], floors["majority"][score]) for score in SCORES):
+    if all(math.isclose(own[score], floors["majority"][score]) for score in MAIN):
         finding += ": it takes every tweet for the majority class, and has learned nothing"
     return f"{finding}."
 
@@ -189,12 +188,12 @@ def _describe_uncertainty(u: Mapping, own: Mapping[str, float], tweets: int) -> 
     )
     drawn = [
         "{} {:.4f} is {low:.4f} to {high:.4f}".format(SCORE_NAMES[score], own[score], **u[score])
-        for score in SCORES[1:]
+        for score in MAIN[1:]
         if u[score]["low"] is not None
     ]
     finding += "".join(f", of {part}" for part in drawn)
     finding += f" ({RESAMPLES:,} bootstrap resamples)." if drawn else "."
-    if degenerate := [SCORE_NAMES[score] for score in SCORES[1:] if u[score]["low"] is None]:
+    if degenerate := [SCORE_NAMES[score] for score in MAIN[1:] if u[score]["low"] is None]:
         finding += (
             f" For {' and '.join(degenerate)} no interval can be drawn: every resample of these tweets gives "
             "the same value."

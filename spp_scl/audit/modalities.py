@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from spp_scl.audit.uncertainty import wilson
-from spp_scl.metrics import confusion_matrix, scores
+from spp_scl.metrics import confusion_matrix, main_scores
 
 NEUTRAL = "neutral"
 
@@ -38,10 +38,9 @@ def score_modalities(
             continue
         matrix = confusion_matrix(labels[rows], predictions[rows], classes)
         right = int(np.diagonal(matrix).sum())
-        values = scores(matrix)
         found[name] = {
             "tweets": int(rows.sum()),
-            **{score: float(values[score]) for score in ("accuracy", "f1_weighted", "f1_macro")},
+            **main_scores(matrix),
             **wilson(right, int(rows.sum())),
         }
     return found

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from spp_scl.audit.audit import SCORES
 from spp_scl.audit.findings import MODALITY_GROUPS
 from spp_scl.checks.repeats import KINDS, NEAR
+from spp_scl.metrics import MAIN
 from spp_scl.report.style import FLOOR_NAMES, SCORE_NAMES
 
 
@@ -18,7 +18,7 @@ def write_page(figures: Mapping[str, Mapping], findings: Mapping[str, str], titl
         findings: see `describe_findings`.
         title: of the page.
     """
-    names = {score: SCORE_NAMES[score] for score in SCORES}
+    names = {score: SCORE_NAMES[score] for score in MAIN}
     repeats = figures["repeats"]
     training = {name.replace("_", " "): value for name, value in figures["training"].items()}
     sections: dict[str, list[pd.DataFrame]] = {
@@ -79,7 +79,7 @@ def _tabulate_repeats(r: Mapping[str, Mapping]) -> pd.DataFrame:
 def _tabulate_shortcuts(shortcuts: Mapping[str, Mapping]) -> pd.DataFrame:
     rows = {
         name: {
-            **{SCORE_NAMES[score]: found[score] for score in SCORES},
+            **{SCORE_NAMES[score]: found[score] for score in MAIN},
             "to the majority class, in points": f"{100 * found['above_majority']:+.1f}",
             "p": f"{found['p']:.3f}",
         }
@@ -92,7 +92,7 @@ def _tabulate_modalities(groups: Mapping[str, Mapping]) -> pd.DataFrame:
     rows = {
         MODALITY_GROUPS[name]: {
             "tweets": str(group["tweets"]),
-            **{SCORE_NAMES[score]: group[score] for score in SCORES},
+            **{SCORE_NAMES[score]: group[score] for score in MAIN},
             "95 % interval of accuracy": "{low:.4f} to {high:.4f}".format(**group),
         }
         for name, group in groups.items()
@@ -105,6 +105,6 @@ def _tabulate_uncertainty(u: Mapping) -> pd.DataFrame:
         SCORE_NAMES[score]: "none: all resamples are equal"
         if u[score]["low"] is None
         else "{low:.4f} to {high:.4f}".format(**u[score])
-        for score in SCORES
+        for score in MAIN
     }
     return pd.DataFrame({"95 % interval": rows}).rename_axis("test set")

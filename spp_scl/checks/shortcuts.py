@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import binomtest
 from threadpoolctl import threadpool_limits
 
 from spp_scl.clean.pictures import describe_picture
 from spp_scl.clean.texts import count_links
-from spp_scl.metrics import classification_metrics
+from spp_scl.metrics import confusion_matrix, main_scores
 from spp_scl.progress import progress
 
 TOGETHER = "together"
@@ -96,10 +95,8 @@ def find_shortcuts(
             codes = _predict(x, labels, rows, int(common))
             right, before = codes == true, true == common
             won, lost = int((right & ~before).sum()), int((before & ~right).sum())
-            logits = torch.eye(len(classes))[torch.from_numpy(codes)]
-            scores = classification_metrics(logits, torch.from_numpy(true), classes)
             found[name] = {
-                **{score: scores[score] for score in ("accuracy", "f1_weighted", "f1_macro")},
+                **main_scores(confusion_matrix(true, codes, len(classes))),
                 "above_majority": (won - lost) / len(true),
                 "p": float(binomtest(won, won + lost).pvalue) if won + lost else 1.0,
             }

@@ -29,6 +29,9 @@ def main(arguments: Sequence[str]) -> None:
         "spp-scl predict posts.csv --out scores.parquet",
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), help="of the encoders (default: as in training)"
+    )
     parser.add_argument("posts", nargs="?", type=Path, help="a CSV, Parquet or JSON Lines file")
     parser.add_argument("--out", type=Path, help="the file's scores: .csv, .parquet or .jsonl")
     parser.add_argument("--text", help="of one post")
@@ -94,13 +97,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="models", help="the folder of a bundle (default: models)")
     parser.add_argument("--text-encoder", help="where it is, if not where it was in training")
     parser.add_argument("--image-encoder", help="likewise")
-    parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), help="of the encoders (default: as in training)"
-    )
 
 
 def load_predictor(options: argparse.Namespace) -> "Predictor":
-    """The model that `add_model_options` names."""
+    """The model that the options name."""
     from spp_scl.prediction.predictor import Predictor
 
     return Predictor.load(

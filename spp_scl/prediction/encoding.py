@@ -1,6 +1,7 @@
 """Posts to the features that a model reads, in memory, as the feature stages write them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,79 +30,70 @@ class _Given(PictureBatches):
         return self.pictures[item]
 
 
-def encode_pictures(
-    posts: Sequence[Prepared],
-    encoder: ImageEncoder | None,
-    info: EncoderInfo,
-    device: torch.device,
-    batch_size: int,
-    half: bool,
-) -> ImageFeatures:
-    """The maps of the posts that have a picture.
+@dataclass(frozen=True)
+class Encoding:
+    """How posts go through an encoder.
 
     Args:
-        posts: N posts.
-        encoder: on the device; None: no picture is read.
-        info: what the model was trained with.
+        info: the encoder that the model was trained with.
         device: of the encoder.
-        batch_size: pictures at a time; a batch is filled up to it, unless there are fewer in all.
-        half: whether they are rounded to float16, as they are in the files that a frozen encoder writes.
+        precision: in which it computes.
+        batch_size: posts at a time; a batch is filled up to it, unless there are fewer posts in all.
+        half: whether features are rounded to float16, as they are in the files that a frozen encoder writes.
     """
+
+    info: EncoderInfo
+    device: torch.device
+    precision: str
+    batch_size: int
+    half: bool
+
+
+def encode_pictures(posts: Sequence[Prepared], encoder: ImageEncoder | None, how: Encoding) -> ImageFeatures:
+    """The maps of the posts that have a picture; `encoder` None: no picture is read."""
     having = [i for i, post in enumerate(posts) if post.pixels is not None]
     index = torch.full((len(posts),), -1)
     index[having] = torch.arange(len(having))
     if encoder is None:
-        return ImageFeatures([], index, torch.zeros(0, 1, 1), info, "")
+        return ImageFeatures([], index, torch.zeros(0, 1, 1), how.info, "")
     pictures = [post.pixels for post in posts if post.pixels is not None]
-    inputs = _Given(pictures, encoder, device, min(batch_size, max(1, len(pictures))))
+    inputs = _Given(pictures, encoder, how.device, min(how.batch_size, max(1, len(pictures))))
     batches = list(inputs.batches(range(len(pictures))))
-    maps = _compute(inputs, batches, info, half, few=len(pictures) < batch_size)
+    maps = _compute(inputs, batches, how, few=len(pictures) < how.batch_size)
     found = (
         torch.from_numpy(np.concatenate(maps))
         if maps
         else torch.zeros(0, encoder.positions, encoder.channels)
     )
-    return ImageFeatures([], index, found, info, "")
+    return ImageFeatures([], index, found, how.info, "")
 
 
 def encode_texts(
-    posts: Sequence[Prepared],
-    encoder: TextEncoder | None,
-    info: EncoderInfo,
-    device: torch.device,
-    precision: str,
-    batch_size: int,
-    padding: str,
-    half: bool,
-    run: bool,
+    posts: Sequence[Prepared], encoder: TextEncoder | None, how: Encoding, padding: str, run: bool
 ) -> TextFeatures:
     """The hidden states of the posts' words.
 
     Args:
         posts: N posts.
         encoder: on the device; None: no text is read.
-        info: what the model was trained with.
-        device: of the encoder.
-        precision: in which it computes.
-        batch_size: texts at a time.
+        how: they go through it.
         padding: `masked` or `kept`, as in training.
-        half: see `encode_pictures`.
         run: false where the model reads the word pieces alone.
     """
     if encoder is None:
         none = torch.zeros(0, 1, 1)
         offsets = torch.zeros(len(posts) + 1, dtype=torch.int64)
         cls, pieces = torch.zeros(len(posts), 1, 1), torch.zeros(0, dtype=torch.int32)
-        return TextFeatures([], offsets, none, cls, pieces, torch.zeros(0, 0), info, "")
-    size = min(batch_size, max(1, len(posts)))
-    inputs = TextBatches([post.text for post in posts], encoder, device, precision, size, padding)
+        return TextFeatures([], offsets, none, cls, pieces, torch.zeros(0, 0), how.info, "")
+    size = min(how.batch_size, max(1, len(posts)))
+    inputs = TextBatches([post.text for post in posts], encoder, how.device, how.precision, size, padding)
     shape = (encoder.layers, encoder.width if run else 0)
-    dtype = torch.float16 if half else torch.float32
+    dtype = torch.float16 if how.half else torch.float32
     cls = torch.zeros(len(posts), *shape, dtype=dtype)
     words = [torch.zeros(int(n) if not run else 0, *shape, dtype=dtype) for n in inputs.words]
     items = np.flatnonzero(~inputs.blank).tolist() if run else []
     batches = list(inputs.batches(items))
-    found = _compute(inputs, batches, info, half, few=len(items) < batch_size)
+    found = _compute(inputs, batches, how, few=len(items) < how.batch_size)
     for batch, features in zip(batches, found, strict=True):
         for item, own in zip(batch, features, strict=True):
             first, rest = inputs.parts(item, own)
@@ -113,7 +105,7 @@ def encode_texts(
         cls=cls,
         pieces=torch.from_numpy(inputs.pieces()),
         vocabulary=torch.zeros(0, 0),
-        encoder=info,
+        encoder=how.info,
         digest="",
     )
 
@@ -123,21 +115,18 @@ def store(images: ImageFeatures, texts: TextFeatures, device: torch.device) -> F
     return FeatureStore(images, texts, torch.zeros(len(texts.cls), dtype=torch.int64), device)
 
 
-def _compute(
-    inputs: Batched, batches: Sequence[list[int]], info: EncoderInfo, half: bool, few: bool
-) -> list[np.ndarray]:
+def _compute(inputs: Batched, batches: Sequence[list[int]], how: Encoding, few: bool) -> list[np.ndarray]:
     """The features of each batch.
 
     Args:
         inputs: whose items the batches hold.
         batches: of them.
-        info: of the encoder.
-        half: see `encode_pictures`.
+        how: they go through the encoder.
         few: items, too few to fill a batch: then torch's threads share out each of the batches. Else a core
             computes a batch, as in the feature stages, and gives the same bits.
     """
 
     def run(batch: list[int]) -> np.ndarray:
-        return run_batch(inputs, batch, info.weights, half)
+        return run_batch(inputs, batch, how.info.weights, how.half)
 
     return list(map(run, batches) if few else in_order(run, batches, inputs.device))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spp_scl.errors import UserError
+from spp_scl.prediction.command import add_model_options
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -23,9 +24,7 @@ def main(arguments: Sequence[str]) -> None:
         epilog="example: spp-scl export exported --with-encoders",
     )
     parser.add_argument("folder", type=Path, help="to make")
-    parser.add_argument("--model", default="models", help="the folder of the bundle (default: models)")
-    parser.add_argument("--text-encoder", help="where it is, if not where it was in training")
-    parser.add_argument("--image-encoder", help="likewise")
+    add_model_options(parser)
     parser.add_argument(
         "--with-encoders",
         action="store_true",

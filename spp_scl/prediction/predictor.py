@@ -17,7 +17,7 @@ from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device, choose_precision, has_bf16
 from spp_scl.methods.shared.prediction import predict
 from spp_scl.prediction.bundle import Bundle, load_bundle, load_encoder
-from spp_scl.prediction.encoding import encode_pictures, encode_texts, store
+from spp_scl.prediction.encoding import Encoding, encode_pictures, encode_texts, store
 from spp_scl.prediction.explain import Explanation, occlude, read_attention
 from spp_scl.prediction.posts import Picture, Post, Prepared, read_post
 
@@ -68,7 +68,6 @@ class Predictor:
         self.bundle, self.model, self.artifact = bundle, bundle.model, bundle.artifact
         self.classes = list(bundle.artifact.classes)
         self.device = choose_device()
-        self._half = not bundle.artifact.encoders
         self.precisions = {kind: self._choose(kind, precision) for kind in ("image", "text")}
         self._text, self._image = text_encoder, image_encoder
         self.model.to(self.device)
@@ -212,31 +211,21 @@ class Predictor:
         return predict(self.model, source, rows, self.artifact.batch_size, self.artifact.seed).logits
 
     def _encode(self, posts: Sequence[Prepared], batch_size: int | None) -> FeatureStore:
-        bundle = self.bundle
-        images = encode_pictures(
-            posts,
-            self._image,
-            bundle.info("image"),
-            self.device,
-            self._size("image", batch_size),
-            half=self._half,
-        )
+        images = encode_pictures(posts, self._image, self._encoding("image", batch_size))
         texts = encode_texts(
             posts,
             self._text,
-            bundle.info("text"),
-            self.device,
-            self.precisions["text"],
-            self._size("text", batch_size),
-            bundle.config["encoders"]["text"]["padding"],
-            half=self._half,
+            self._encoding("text", batch_size),
+            self.bundle.config["encoders"]["text"]["padding"],
             run=self.model.reads.text == "layers",
         )
         return store(images, texts, self.device)
 
-    def _size(self, kind: str, batch_size: int | None) -> int:
-        """With encoders in the loop, their files have no batch size, and the model has."""
-        return batch_size or self.bundle.info(kind).batch_size or self.artifact.batch_size
+    def _encoding(self, kind: str, batch_size: int | None) -> Encoding:
+        info, in_loop = self.bundle.info(kind), bool(self.artifact.encoders)
+        # The files of encoders in the loop have no batch size, and the model has.
+        size = batch_size or info.batch_size or self.artifact.batch_size
+        return Encoding(info, self.device, self.precisions[kind], size, half=not in_loop)
 
     def _choose(self, kind: str, precision: str | None) -> str:
         if precision is not None:

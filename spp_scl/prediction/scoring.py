@@ -3,8 +3,9 @@
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -135,24 +136,24 @@ def _join(files: Sequence[Path], out: Path, kind: str, classes: Sequence[str]) -
         ]
     )
     rows = errors = 0
-    if kind == ".parquet":
-        with pq.ParquetWriter(out, schema) as writer:
-            for table in _tables(files, schema):
-                writer.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
-                rows, errors = rows + len(table), errors + int(table["error"].notna().sum())
-        return rows, errors
-    with out.open("w", encoding="utf-8", newline="") as file:
-        if kind == ".csv":
-            file.write(",".join(f'"{name}"' if "," in name else name for name in schema.names) + "\n")
-        for table in _tables(files, schema):
-            if kind == ".csv":
-                table.to_csv(file, index=False, header=False)
-            else:
-                table.to_json(file, orient="records", lines=True, force_ascii=False)
+    with _writer(out, kind, schema) as write:
+        for path in files:
+            table = pd.read_parquet(path)[schema.names]
+            write(table)
             rows, errors = rows + len(table), errors + int(table["error"].notna().sum())
     return rows, errors
 
 
-def _tables(files: Sequence[Path], schema: pa.Schema) -> Iterator[pd.DataFrame]:
-    for path in files:
-        yield pd.read_parquet(path)[schema.names]
+@contextmanager
+def _writer(out: Path, kind: str, schema: pa.Schema) -> Iterator[Callable[[pd.DataFrame], object]]:
+    """What adds a table to the file."""
+    if kind == ".parquet":
+        with pq.ParquetWriter(out, schema) as parquet:
+            yield lambda table: parquet.write_table(pa.Table.from_pandas(table, schema, preserve_index=False))
+        return
+    with out.open("w", encoding="utf-8", newline="") as file:
+        if kind == ".csv":
+            pd.DataFrame(columns=schema.names).to_csv(file, index=False)
+            yield lambda table: table.to_csv(file, index=False, header=False)
+        else:
+            yield lambda table: table.to_json(file, orient="records", lines=True, force_ascii=False)
