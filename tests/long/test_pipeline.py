@@ -1,5 +1,7 @@
 """The pipeline as a user runs it: DVC in a repository of its own, on a small sample."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -157,9 +159,7 @@ def test_queued_experiments_run(clone):
         time.sleep(1)
     assert status.count("Success") == 2, status + run(clone, "dvc", "queue", "logs", status.split()[3])
     shown = run(clone, "dvc", "exp", "show", "--csv")
-    assert {"0.1", "0.9"} <= {
-        row.split(",")[shown.split("\n")[0].split(",").index("alpha")] for row in shown.split()
-    }
+    assert {"0.1", "0.9"} <= {row["alpha"] for row in csv.DictReader(io.StringIO(shown))}, shown
     run(clone, "dvc", "queue", "stop")
 
 
