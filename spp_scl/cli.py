@@ -13,6 +13,7 @@ _EXPORT = "copy the trained model, with a model card, for another machine"
 _METHODS = "what each method is, reads and takes, and the figures published for it"
 _PREDICT = "what a trained model says of a post, or of a file of posts"
 _RELEASED = "turn the authors' checkpoint into a model and two encoders of this project"
+_SERVE = "a page on which people try a trained model"
 _STUDIES = "run tables of experiments, and collect their results"
 
 
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("methods", help=_METHODS, add_help=False)
     commands.add_parser("predict", help=_PREDICT, add_help=False)
     commands.add_parser("released", help=_RELEASED, add_help=False)
+    commands.add_parser("serve", help=_SERVE, add_help=False)
     commands.add_parser("studies", help=_STUDIES, add_help=False)
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = parser.parse_args(given[:1]).command
@@ -86,6 +88,12 @@ def _released(arguments: Sequence[str]) -> None:
     main(arguments)
 
 
+def _serve(arguments: Sequence[str]) -> None:
+    from spp_scl.page.command import main
+
+    main(arguments)
+
+
 def _studies(arguments: Sequence[str]) -> None:
     _enter_pipeline()
     from studies.command import main
@@ -109,5 +117,6 @@ _COMMANDS = {
     "methods": _methods,
     "predict": _predict,
     "released": _released,
+    "serve": _serve,
     "studies": _studies,
 }

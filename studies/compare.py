@@ -121,7 +121,7 @@ def write_page(runs: Sequence[Compared]) -> str:
     columns = [("id", "id"), ("text", "text"), ("label", "label")]
     columns += [(f"run{i}", run.name) for i, run in enumerate(runs)]
     return render(
-        "compare.html.jinja",
+        "report/compare.html.jinja",
         title=" and ".join(run.name for run in runs),
         dataset=datasets[0],
         tests=tests,

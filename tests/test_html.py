@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from spp_scl.report.html import make_thumbnail, read_scripts, write_report
+from tests.browser import open_browser, severe
 from tests.pipeline import ROOT
 
 CLASSES = ["positive", "neutral", "negative"]
@@ -141,24 +142,13 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("width", [400, 1200])
 def test_the_page_works_in_a_browser(tmp_path, width, monkeypatch):
-    # A driver that is not installed is not downloaded, and nobody is told of the test.
-    monkeypatch.setenv("SE_OFFLINE", "true")
-    monkeypatch.setenv("SE_AVOID_STATS", "true")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    for option in ("--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    try:
-        driver = webdriver.Chrome(options=options)
-    except Exception as error:  # of whichever kind a missing browser or driver is
-        pytest.skip(f"no browser: {error}")
-    try:
+    with open_browser(width, monkeypatch) as driver:
+        webdriver = pytest.importorskip("selenium.webdriver")
         path = tmp_path / "report.html"
         path.write_text(make_page(tmp_path, 30)[1], encoding="utf-8")
         driver.get(path.as_uri())
         assert driver.title == "SPP-SCL on sample"
-        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert severe(driver) == []
         assert len(driver.find_elements("css selector", ".charts svg.marks")) == 3
         rows = driver.find_elements("css selector", "#tweets tbody tr")
         assert len(rows) == 30
@@ -183,9 +173,7 @@ def test_the_page_works_in_a_browser(tmp_path, width, monkeypatch):
         assert "prediction" in tip.text
         for dot in driver.find_elements("css selector", "#tsne-0 .mark-symbol path"):
             webdriver.ActionChains(driver, duration=0).move_to_element(dot).perform()
-        assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+        assert severe(driver) == []
         wide = driver.execute_script("return document.documentElement.scrollWidth")
         assert wide <= driver.execute_script("return window.innerWidth") + 1
         assert driver.title == "SPP-SCL on sample"
-    finally:
-        driver.quit()

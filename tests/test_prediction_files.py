@@ -171,6 +171,12 @@ def test_rows_that_are_no_rows_are_reasons(tmp_path):
         assert why in error
 
 
+def test_a_text_that_no_post_has_is_a_reason(tmp_path):
+    path = tmp_path / "posts.csv"
+    path.write_text(f"text\n{'a' * 100_000}\n{'a' * 100_001}\n")
+    assert errors_of(path) == ["", "a text of more than 100,000 characters"]
+
+
 def test_odd_names_and_ids_stop_nothing(tmp_path):
     path = tmp_path / "posts.jsonl"
     (tmp_path / "loop.png").symlink_to("loop.png")

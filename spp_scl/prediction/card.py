@@ -12,11 +12,13 @@ from spp_scl.prediction.bundle import Bundle
 # Datasets of tweets in English; of what `own` holds nothing is known.
 _ENGLISH = ("mvsa_single", "mvsa_multiple", "hfm", "sample")
 
-_LIMITS = """\
-- It knows the classes of its training data and no other, and answers with one of them whatever it is shown.
-- Its training data are the posts of some people, in some language, of some years: others are other data.
-- Its probabilities are not calibrated (the expected calibration error is above); a high one is no proof.
-- It must not decide about people: what someone feels or means cannot be read off a post."""
+LIMITS = (
+    "It knows the classes of its training data and no other, and answers with one of them whatever it is "
+    "shown.",
+    "Its training data are the posts of some people, in some language, of some years: others are other data.",
+    "Its probabilities are not calibrated (the expected calibration error is above); a high one is no proof.",
+    "It must not decide about people: what someone feels or means cannot be read off a post.",
+)
 
 
 def write_card(bundle: Bundle, with_encoders: bool) -> str:
@@ -42,7 +44,7 @@ def write_card(bundle: Bundle, with_encoders: bool) -> str:
         "\n".join(f"- {finding}" for finding in config["findings"].values()),
         "## Intended use and limits",
         "For research on image-text sentiment and sarcasm, and for trying a method on one's own posts.",
-        _LIMITS,
+        "\n".join(f"- {limit}" for limit in LIMITS),
     ]
     return "\n\n".join(sections) + "\n"
 

@@ -12,6 +12,7 @@ from spp_scl.errors import UserError, first_line
 _DELIMITERS = ",;\t"
 # A longer line, or field, is no post; reading it would take the memory that was promised.
 _LONGEST = 2**24
+_CHARACTERS = 100_000
 _ROWS = 256
 
 
@@ -80,6 +81,8 @@ def _make_row(number: int, values: Mapping[str, Any], columns: Columns) -> Row:
         kind = type(image if isinstance(text, str | None) else text).__name__
         return Row(number, own, error=f"text and image are strings, or missing; this is {kind}")
     text, image = text or None, (image or "").strip() or None
+    if len(text or "") > _CHARACTERS:
+        return Row(number, own, error=f"a text of more than {_CHARACTERS:,} characters")
     if text is None and image is None:
         return Row(number, own, error="neither a text nor an image")
     if image is None:

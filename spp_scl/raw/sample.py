@@ -76,7 +76,7 @@ def write_sample(folder: Path, pairs: int, seed: int, noise: float = 0.0) -> Non
             continue
         if noise:
             text, image = (rng.choice(list(_FEELINGS)) if rng.random() < noise else s for s in (text, image))
-        tweet = "" if row_id == empty else _tweet(rng, text)
+        tweet = "" if row_id == empty else make_tweet(rng, text)
         # Some tweets are GB18030, as in MVSA; here one in fifty.
         encoding = "gb18030" if row_id % 50 == 7 else "utf-8"
         if encoding == "gb18030" and tweet:
@@ -84,7 +84,7 @@ def write_sample(folder: Path, pairs: int, seed: int, noise: float = 0.0) -> Non
         tweet_path.write_bytes(f"{tweet}\n".encode(encoding))
         if row_id == missing:
             continue
-        picture = _picture(rng, image)
+        picture = make_picture(rng, image)
         # Sizes, color modes and qualities differ, as in what people upload.
         mode = {11: "CMYK", 12: "L"}.get(row_id % 60, "RGB")
         picture.convert(mode).save(picture_path, "JPEG", quality=rng.randint(70, 92))
@@ -94,7 +94,8 @@ def write_sample(folder: Path, pairs: int, seed: int, noise: float = 0.0) -> Non
     (folder / "labelResultAll.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _tweet(rng: random.Random, sentiment: str) -> str:
+def make_tweet(rng: random.Random, sentiment: str) -> str:
+    """A text that shows a sentiment."""
     template = rng.choice(_TEMPLATES)
     while "{f}" in template:
         template = template.replace("{f}", rng.choice(_FEELINGS[sentiment]), 1)
@@ -112,7 +113,7 @@ def _tweet(rng: random.Random, sentiment: str) -> str:
     return words
 
 
-def _picture(rng: random.Random, sentiment: str) -> Image.Image:
+def make_picture(rng: random.Random, sentiment: str) -> Image.Image:
     """A landscape: sunny for positive, overcast with houses for neutral, rain at dusk for negative."""
     width, height = rng.choice([(320, 240), (240, 320), (300, 300), (400, 260), (480, 360)])
     sky, ground = {

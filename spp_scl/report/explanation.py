@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from spp_scl.report.style import save_figure
 
 # Two colors that the color-blind can tell: for the label, and against it.
-_MAP = "PuOr"
+MAP = "PuOr"
 
 
 def draw_explanation(
@@ -34,7 +34,7 @@ def draw_explanation(
     )
     places = np.arange(len(words))[::-1]
     gains = [gain for _, gain in words]
-    colors = plt.get_cmap(_MAP)([0.9 if gain > 0 else 0.15 for gain in gains])
+    colors = plt.get_cmap(MAP)([0.9 if gain > 0 else 0.15 for gain in gains])
     axes[0].barh(places, gains, color=colors)
     axes[0].set_yticks(places, [word for word, _ in words], parse_math=False)
     axes[0].axvline(0, color="0.5", linewidth=0.8)
@@ -49,7 +49,7 @@ def draw_explanation(
         axes[1].imshow(np.asarray(picture.convert("L")), cmap="gray")
         drawn = axes[1].imshow(
             regions,
-            cmap=_MAP,
+            cmap=MAP,
             vmin=-most,
             vmax=most,
             alpha=0.6,

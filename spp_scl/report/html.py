@@ -60,7 +60,7 @@ def write_report(
     wrong = test[test["wrong"]].sort_values("sure", ascending=False, kind="stable")
     unsure = test.sort_values("sure", kind="stable")
     return render(
-        "report.html.jinja",
+        "report/report.html.jinja",
         columns=_COLUMNS,
         predictions=["prediction"],
         title=f"{config['title']} on {config['dataset']}",
@@ -82,8 +82,13 @@ def write_report(
 
 
 def render(template: str, **values: object) -> str:
-    """A page of a template in this folder; values are text in it, and data in its scripts."""
-    loader = jinja2.PackageLoader("spp_scl.report", ".")
+    """HTML of one of this package's templates; values are text in it, and data in its scripts.
+
+    Args:
+        template: as `report/report.html.jinja`.
+        values: that it uses.
+    """
+    loader = jinja2.PackageLoader("spp_scl", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     environment.filters["script"] = _as_script
     return environment.get_template(template).render(**values)
@@ -119,15 +124,20 @@ def make_thumbnails(ids: Sequence[str], pictures: Mapping[str, Path]) -> dict[st
 
 def make_thumbnail(path: Path, side: int) -> str:
     """A small JPEG as a data URI; empty where the picture cannot be read any more."""
-    file = io.BytesIO()
     try:
         with Image.open(path) as picture:
             picture.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
             small = picture.convert("RGB")
             small.thumbnail((side, side))
-            small.save(file, "JPEG", quality=70)
+            return encode_jpeg(small)
     except Exception:  # a report is no place to fail for a picture: cleaning has looked at each
         return ""
+
+
+def encode_jpeg(picture: Image.Image) -> str:
+    """A picture as a JPEG in a data URI."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=70)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
