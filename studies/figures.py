@@ -1,6 +1,7 @@
 """A study's figures."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def draw_rows(path: Path, runs: Mapping[str, Sequence[Run]], reference: str, f1:
     if reference in runs:
         (mean, *_), _ = _means([runs[reference]], "accuracy")
         ax.axvline(mean, color="0.8", zorder=0)
-    ax.set_yticks(places, [as_math(name) for name in runs])
+    ax.set_yticks(places, [as_math("\n".join(textwrap.wrap(name, 36))) for name in runs])
     ax.set_ylim(-0.6, len(runs) - 0.4)
     ax.set_xlabel("test set: mean and 95 % interval over seeds; small: each seed")
     ax.set_title(title)
