@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from spp_scl.report.style import COLORS, MARKERS, SCORE_NAMES, as_math, save_figure
 from spp_scl.report.tsne import scatter
@@ -32,7 +33,9 @@ def draw_rows(path: Path, runs: Mapping[str, Sequence[Run]], reference: str, f1:
         f1: which one.
         title: the figure's.
     """
-    figure, ax = plt.subplots(figsize=(9, 2 + 0.5 * len(runs)), layout="constrained")
+    # Without this room the longest name is cut off at the left.
+    layout = ConstrainedLayoutEngine(w_pad=0.2)
+    figure, ax = plt.subplots(figsize=(9, 2 + 0.5 * len(runs)), layout=layout)
     places = np.arange(len(runs))[::-1]
     for i, score in enumerate(("accuracy", f1)):
         shifted = places + 0.15 - 0.3 * i
