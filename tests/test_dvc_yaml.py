@@ -27,6 +27,7 @@ ORDER = [
     "report",
     "audit",
     "prediction",
+    "page",
 ]
 STAGES = sorted(stages())
 VIEWS = "data/views/${dataset}"

@@ -1,6 +1,5 @@
-"""Every method keeps the contract's promises; and the way to add one, as CONTRIBUTING.md tells it, works."""
+"""Every method keeps the contract's promises."""
 
-import json
 import re
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from spp_scl.recipe import choose_recipe
 from spp_scl.training.recipe import TrainingRecipe, make_method
 from spp_scl.training.state import TrainingState
 from spp_scl.training.training import train_batch
-from tests.pipeline import ROOT, ran, run, small_clone
+from tests.pipeline import ROOT
 
 METHODS = list_methods()
 COMMITTED = load_params(ROOT / "params.yaml")
@@ -254,27 +253,3 @@ def test_the_bilstm_is_the_papers_text_by_text(data, pool):
             assert weights.sum() == pytest.approx(1)
             expected = (weights @ summed).tanh()
         torch.testing.assert_close(model(batch).vectors["text"][0], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_the_example_of_contributing_trains_and_computes_no_feature_again(tmp_path):
-    page = (ROOT / "CONTRIBUTING.md").read_text()
-    page = page[page.index("## Add a method") : page.index("## Add a parameter")]
-    file, section, command = re.findall(r"^```\w*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (path,) = re.findall(r"^`(spp_scl/methods/\w+\.py)`, whole", page, re.MULTILINE)
-    folder = small_clone(tmp_path, epochs=2)
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "reproduced")
-    (folder / path).write_text(file)
-    with (folder / "params.yaml").open("a") as params:
-        params.write(section)
-    output = run(folder, *command.split())
-    assert ran(output) == ["recipe", "train", "evaluate", "report"]
-    listing = "from spp_scl.cli import main; main(['methods'])"
-    assert "late_fusion: Late fusion" in run(folder, "python", "-c", listing)
-    recipe = json.loads((folder / "models/recipe.json").read_text())
-    assert recipe["method"] == "late_fusion"
-    metrics = json.loads((folder / "reports/metrics.json").read_text())
-    assert metrics["train"]["epochs"] <= 50
-    run(folder, "ruff", "check", path)
-    run(folder, "ruff", "format", "--check", path)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +34,8 @@ from tests.test_prediction_files import FACTS
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed")
 
 SERVE = [sys.executable, "-c", "from spp_scl.cli import main; raise SystemExit(main())", "serve"]
+# Not by the proxy of the machine, or of an earlier test.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 MARKUP = "<img src=x onerror=\"document.title='markup ran'\"> <script>document.title='markup ran'</script>"
 
 
@@ -244,27 +248,19 @@ def test_twenty_users_at_once_in_bounded_memory(client, server, folder):
 
 
 def post_json(address, path, body, headers=None):
-    import urllib.error
-    import urllib.request
-
     request = urllib.request.Request(
         f"{address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})}
     )
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with OPENER.open(request, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
 
 
 def get(address, path, headers=None):
-    import urllib.error
-    import urllib.request
-
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address + path, headers=headers or {}), timeout=60
-        ) as answer:
+        with OPENER.open(urllib.request.Request(address + path, headers=headers or {}), timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()

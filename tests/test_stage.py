@@ -2,15 +2,13 @@
 
 import os
 import re
-import subprocess
 import sys
 import time
 
 import pytest
-from ruamel.yaml import YAML
 
 from spp_scl.stage import describe_stage, prepare_process
-from tests.pipeline import ENVIRONMENT, ROOT, ran, run, set_params, small_clone, snapshot, stages
+from tests.pipeline import ROOT, run, small_clone, snapshot, stages
 
 
 @pytest.fixture
@@ -52,29 +50,6 @@ def test_after_a_refused_value_git_restore_brings_the_file_back(change, fresh):
     assert (fresh / "params.yaml").read_bytes() != before
     run(fresh, "git", "restore", "params.yaml")
     assert (fresh / "params.yaml").read_bytes() == before
-
-
-def test_a_stage_whose_parameters_change_meanwhile_is_not_recorded(fresh):
-    set_params(fresh, spp_scl={"epochs": 40}, train={"patience": 0})
-    process = subprocess.Popen(
-        ["dvc", "repro", "train"],
-        cwd=fresh,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while not (fresh / "reports/.checkpoint.tmp").exists() and process.poll() is None:
-        time.sleep(0.02)
-    # What a second `dvc exp run -S`, which DVC refuses, does to the file; training reads one of the two.
-    set_params(fresh, seed=7, tsne={"perplexity": 7.0})
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "params.yaml was changed while the stage ran (seed: 42 has become 7)" in output
-    assert "Traceback" not in output
-    assert "train" not in YAML(typ="safe").load(fresh / "dvc.lock")["stages"]
-    set_params(fresh, spp_scl={"epochs": 2})
-    assert ran(run(fresh, "dvc", "repro", "train")) == ["recipe", "train"]
 
 
 def test_a_python_without_the_libraries_is_told_where_they_are(fresh):

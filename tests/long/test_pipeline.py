@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from spp_scl.methods.spp_scl import SppScl
 from tests.pipeline import (
     ENVIRONMENT,
+    ROOT,
     copy_clone,
     outputs,
     ran,
@@ -356,3 +358,51 @@ def test_interrupting_the_training_ends_it_cleanly(kind, copy):
         Path("reports/train/batches.csv"),
         Path("reports/train/curves.csv"),
     }
+
+
+def test_the_example_of_contributing_trains_and_computes_no_feature_again(tmp_path):
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    page = page[page.index("## Add a method") : page.index("## Add a parameter")]
+    file, section, command = re.findall(r"^```\w*\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (path,) = re.findall(r"^`(spp_scl/methods/\w+\.py)`, whole", page, re.MULTILINE)
+    folder = small_clone(tmp_path, epochs=2)
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "reproduced")
+    (folder / path).write_text(file)
+    with (folder / "params.yaml").open("a") as params:
+        params.write(section)
+    output = run(folder, *command.split())
+    assert ran(output) == ["recipe", "train", "evaluate", "report"]
+    listing = "from spp_scl.cli import main; main(['methods'])"
+    assert "late_fusion: Late fusion" in run(folder, "python", "-c", listing)
+    recipe = json.loads((folder / "models/recipe.json").read_text())
+    assert recipe["method"] == "late_fusion"
+    metrics = json.loads((folder / "reports/metrics.json").read_text())
+    assert metrics["train"]["epochs"] <= 50
+    run(folder, "ruff", "check", path)
+    run(folder, "ruff", "format", "--check", path)
+
+
+def test_a_stage_whose_parameters_change_meanwhile_is_not_recorded(tmp_path):
+    fresh = small_clone(tmp_path, epochs=40)
+    set_params(fresh, train={"patience": 0})
+    process = subprocess.Popen(
+        ["dvc", "repro", "train"],
+        cwd=fresh,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not (fresh / "reports/.checkpoint.tmp").exists() and process.poll() is None:
+        time.sleep(0.02)
+    # What a second `dvc exp run -S`, which DVC refuses, does to the file; training reads one of the two.
+    set_params(fresh, seed=7, tsne={"perplexity": 7.0})
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "params.yaml was changed while the stage ran (seed: 42 has become 7)" in output
+    assert "Traceback" not in output
+    assert "train" not in YAML(typ="safe").load(fresh / "dvc.lock")["stages"]
+    set_params(fresh, spp_scl={"epochs": 2})
+    assert ran(run(fresh, "dvc", "repro", "train")) == ["recipe", "train"]
