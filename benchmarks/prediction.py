@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import subprocess
 import sys
 import tempfile
@@ -12,15 +13,18 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import Row, alternate, report
-from benchmarks.synthetic import sorted_batches, texts, write_pictures
+from benchmarks.synthetic import sorted_batches, write_pictures
 from spp_scl.encoders.fused import fuse
 from spp_scl.encoders.image import load_image_encoder
 from spp_scl.encoders.pictures import AT_ONCE
-from spp_scl.encoders.text import load_text_encoder
+from spp_scl.encoders.text import TextEncoder
 from spp_scl.encoders.workers import in_order
 from spp_scl.features.device import DTYPES, autocast, choose_device, choose_precision
+from spp_scl.prediction.bundle import load_encoder
 from spp_scl.prediction.predictor import Predictor
+from spp_scl.raw.sample import make_tweet
 
+SENTIMENTS = ("positive", "neutral", "negative")
 POSTS = 512
 BATCH = 32
 
@@ -47,8 +51,11 @@ def main() -> None:
     device = choose_device()
     predictor = Predictor.load("models")
     precision = choose_precision(device, "auto")
-    strings = texts(POSTS)
-    text = load_text_encoder("untrained", 1, strings, 202)
+    rng = random.Random(1)
+    # Of the vocabulary of the sample's model: other texts have a piece a letter.
+    strings = [make_tweet(rng, sentiment) for sentiment in rng.choices(SENTIMENTS, k=POSTS)]
+    text = load_encoder(predictor.bundle, "text")
+    assert isinstance(text, TextEncoder)
     text.optimize(device, precision)
     image = load_image_encoder("untrained", 1)
     fuse(image.net, DTYPES[precision], torch.device("cuda"))  # with public operations alone

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -13,6 +13,7 @@ import torch
 from spp_scl.batches.batch import FeatureStore
 from spp_scl.encoders.image import ImageEncoder
 from spp_scl.encoders.text import TextEncoder
+from spp_scl.encoders.workers import in_order
 from spp_scl.errors import UserError
 from spp_scl.features.device import choose_device, choose_precision, has_bf16
 from spp_scl.methods.shared.prediction import predict
@@ -159,11 +160,16 @@ class Predictor:
             given = [post] if isinstance(post, Mapping) else post
         one = not isinstance(post, Sequence) or isinstance(post, str)
         given = list(given)
-        found = self.predict([self.prepare(read) for read in _read_all(given, numbered=not one)], batch_size)
+        numbers = [None] if one else range(len(given))
+
+        def prepare(place: int) -> Prepared:
+            return self.prepare(_read(given[place], numbers[place]))
+
+        found = self.predict(list(in_order(prepare, range(len(given)), self.device)), batch_size)
         if explain:
             found = [
-                replace(said, explanation=self.explain(read, said.label))
-                for read, said in zip(_read_all(given, numbered=not one), found, strict=True)
+                replace(said, explanation=self.explain(_read(post, number), said.label))
+                for post, number, said in zip(given, numbers, found, strict=True)
             ]
         return found[0] if one else found
 
@@ -237,10 +243,9 @@ class Predictor:
         return "fp32" if on_cpu else choose_precision(self.device, "auto")
 
 
-def _read_all(posts: Iterable[Any], numbered: bool) -> Iterator[Post]:
-    """Read posts one by one; `numbered`: an error says which it is."""
-    for number, post in enumerate(posts):
-        try:
-            yield read_post(post)
-        except (UserError, AttributeError, ValueError) as error:
-            raise UserError(f"post {number}: {error}" if numbered else str(error)) from None
+def _read(post: Any, number: int | None) -> Post:
+    """Read a post; an error says which one of several it is, by its `number`."""
+    try:
+        return read_post(post)
+    except (UserError, AttributeError, ValueError) as error:
+        raise UserError(str(error) if number is None else f"post {number}: {error}") from None
