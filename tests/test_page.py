@@ -1,6 +1,6 @@
 """The page of `spp-scl serve`: what people see, and what they cannot do to it."""
 
-import contextlib
+import asyncio
 import io
 import json
 import os
@@ -22,7 +22,9 @@ import pytest
 from PIL import Image
 
 from spp_scl.errors import UserError
+from spp_scl.methods.shared.method import Reads
 from spp_scl.page.answers import describe_regions, draw_heat_map, write_error, write_prediction
+from spp_scl.page.guard import NoTransport, remove_old
 from spp_scl.page.uploads import read_upload, score_upload
 from spp_scl.prediction.explain import Explanation
 from spp_scl.prediction.posts import Post
@@ -34,6 +36,7 @@ from tests.test_prediction_files import FACTS
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed")
 
 SERVE = [sys.executable, "-c", "from spp_scl.cli import main; raise SystemExit(main())", "serve"]
+BOTH = Reads(text="layers", image="map")
 # Not by the proxy of the machine, or of an earlier test.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 MARKUP = "<img src=x onerror=\"document.title='markup ran'\"> <script>document.title='markup ran'</script>"
@@ -71,8 +74,12 @@ def server(folder):
         yield process, line.split()[0]
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, 130)
-    # Nothing that was uploaded is kept, nor what was made of it.
-    assert [path for path in (folder / "tmp").rglob("*.*") if "torchinductor" not in str(path)] == []
+    assert left_in(folder / "tmp") == []
+
+
+def left_in(folder):
+    """Files that were uploaded, or were made of what was uploaded."""
+    return [path for path in folder.rglob("*") if path.is_file() and "torchinductor" not in str(path)]
 
 
 @pytest.fixture(scope="module")
@@ -150,20 +157,29 @@ def make_bad_pictures(folder):
 def test_a_picture_that_cannot_be_read_is_refused_with_its_reason(tmp_path):
     for path, said in make_bad_pictures(tmp_path).items():
         with pytest.raises(UserError, match=said) as refused:
-            read_upload("a text", str(path))
+            read_upload("a text", str(path), BOTH)
         assert str(tmp_path) not in str(refused.value)
     with pytest.raises(UserError, match="no longer here"):
-        read_upload("a text", str(tmp_path / "gone.jpg"))
-    with pytest.raises(UserError, match=r"longer than 10,000"):
-        read_upload("a" * 10_001, None)
-    with pytest.raises(UserError, match="Type a text"):
-        read_upload(" \n", None)
+        read_upload("a text", str(tmp_path / "gone.jpg"), BOTH)
+    with pytest.raises(UserError, match=r"longer than 100,000"):
+        read_upload("a" * 100_001, None, BOTH)
+    for nothing in ("", " \n", "\u200b\u200d"):
+        with pytest.raises(UserError, match="Give a text or a picture"):
+            read_upload(nothing, None, BOTH)
+
+
+def test_a_post_with_nothing_that_the_model_reads_is_refused(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"Give a text\."):
+        read_upload("", str(tmp_path / "a.png"), Reads(text="pieces"))
+    with pytest.raises(UserError, match=r"Give a picture\."):
+        read_upload("a day", None, Reads(image="map"))
 
 
 def test_an_animation_is_read_with_a_notice(tmp_path):
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    post, notice = read_upload("", str(tmp_path / "a.gif"))
+    post, notice = read_upload("", str(tmp_path / "a.gif"), BOTH)
     assert "first frame" in notice
     assert post.picture.getpixel((0, 0))[0] > 200
 
@@ -196,25 +212,29 @@ def test_a_prediction_is_the_predictor_s(client, folder):
     explained = ask(client, picture=folder / "photo.jpg", explain=True)
     assert explained.count('class="word"') == 3
     assert "data:image/jpeg;base64," in explained
-    assert "Type a text" in ask(client, text="")
+    assert "Give a text or a picture" in ask(client, text="")
 
 
 def test_a_file_is_scored_and_a_bad_row_has_its_reason(client, folder):
     posts = folder / "posts.csv"
     posts.write_text(
-        "id,text,image\n=1+1,a good day,photo.jpg\n2,,photo.jpg\n3,a sad day,/etc/passwd\n"
-        "4,a sad day,../../secret.jpg\n5,a day,missing.jpg\n"
+        "id,text,image\nNA,a good day,photo.jpg\n2,,photo.jpg\n3,a sad day,/etc/passwd\n"
+        "4,a sad day,../../secret.jpg\n5,a day,missing.jpg\n6,a day,Thumbs.db\n"
     )
-    files = [gradio_client.handle_file(str(path)) for path in (posts, folder / "photo.jpg")]
-    html, path = client.predict(files, api_name="/score")
+    (folder / "Thumbs.db").write_bytes(b"no picture")
+    files = [str(path) for path in (posts, folder / "photo.jpg", folder / "Thumbs.db")]
+    html, path = client.predict(list(map(gradio_client.handle_file, files)), api_name="/score")
     lines = Path(path).read_text().splitlines()
     assert lines[0].startswith("row,id,prediction,p_")
-    assert [bool(line.split(",")[2]) for line in lines[1:]] == [True, True, False, False, False]
-    assert "outside" in lines[3]
-    assert "outside" in lines[4]
-    assert "no such picture" in lines[5]
-    assert "5 posts, 3 without a prediction" in html
-    assert "/spp-scl-" not in html
+    assert lines[1].startswith("1,NA,")
+    assert [bool(line.split(",")[2]) for line in lines[1:]] == [True, True, False, False, False, False]
+    reasons = ["outside", "outside", "missing.jpg: no such", "Thumbs.db: no picture"]
+    for line, why in zip(lines[3:], reasons, strict=True):
+        assert why in line
+    assert "Posts: 6, without a prediction: 4" in html
+    assert "/spp-scl-" not in html + "".join(lines)
+    twice = list(map(gradio_client.handle_file, [*files, files[1]]))
+    assert "Two files are named photo.jpg" in client.predict(twice, api_name="/score")[0]
 
 
 def test_bad_pictures_stop_nothing(client, server, tmp_path):
@@ -247,6 +267,21 @@ def test_twenty_users_at_once_in_bounded_memory(client, server, folder):
     assert most[0] - before < 500 * 2**20
 
 
+def test_long_texts_are_not_kept_in_memory(server):
+    psutil = pytest.importorskip("psutil")
+    process = psutil.Process(server[0].pid)
+    before = process.memory_info().rss
+    body = json.dumps({"data": ["a" * 60_000_000, None, False], "fn_index": 0, "session_hash": "s"}).encode()
+    request = urllib.request.Request(
+        f"{server[1]}/gradio_api/queue/join", body, {"Content-Type": "application/json"}
+    )
+    for _ in range(5):
+        # It is refused by its length, and the rest is not read.
+        with pytest.raises(urllib.error.URLError):
+            OPENER.open(request, timeout=60)
+    assert process.memory_info().rss - before < 200 * 2**20
+
+
 def post_json(address, path, body, headers=None):
     request = urllib.request.Request(
         f"{address}{path}", json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})}
@@ -266,12 +301,16 @@ def get(address, path, headers=None):
         return error.code, error.read()
 
 
-def call(address, image):
+def join(address, image, text="a good day"):
     """What the server answers to a request that no page of its own has made."""
-    status, body = post_json(address, "/gradio_api/call/predict", {"data": ["a good day", image, False]})
+    config = json.loads(get(address, "/config")[1])
+    number = next(one["id"] for one in config["dependencies"] if one["api_name"] == "predict")
+    data = {"data": [text, image, False], "fn_index": number, "session_hash": f"s{time.monotonic_ns()}"}
+    status, body = post_json(address, "/gradio_api/queue/join", data)
     if status != 200:
-        return body
-    return get(address, f"/gradio_api/call/predict/{json.loads(body)['event_id']}")[1].decode()
+        return status, body
+    path = f"/gradio_api/queue/data?session_hash={data['session_hash']}"
+    return status, get(address, path)[1].decode()
 
 
 def test_no_file_of_the_server_s_machine_can_be_had(server, folder):
@@ -280,31 +319,72 @@ def test_no_file_of_the_server_s_machine_can_be_had(server, folder):
     for path in (folder / "secret.jpg", folder / "models/config.json", Path("/etc/passwd")):
         for name in (str(path), f"/tmp/../{path}", f"{folder}/tmp/../{path.name}"):
             assert get(address, f"/gradio_api/file={name}")[0] in (403, 404), name
-        answer = call(address, {"path": str(path), "meta": {"_type": "gradio.FileData"}})
-        assert "error" in answer
+        status, answer = join(address, {"path": str(path), "meta": {"_type": "gradio.FileData"}})
+        assert status == 200
+        assert '"success":false' in answer
         assert "<h2>" not in answer
 
 
-def test_the_server_fetches_nothing_for_anybody(server):
-    asked = []
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        other.settimeout(3)
-
-        def listen():
-            with contextlib.suppress(TimeoutError):
-                asked.append(other.accept())
-
-        listener = threading.Thread(target=listen)
-        listener.start()
-        url = f"http://127.0.0.1:{other.getsockname()[1]}/secret.jpg"
-        for image in (
-            {"path": url, "meta": {"_type": "gradio.FileData"}},
-            {"path": "a.jpg", "url": url, "meta": {"_type": "gradio.FileData"}},
-        ):
-            answer = call(server[1], image)
+def test_the_server_fetches_nothing_for_anybody(server, folder, monkeypatch):
+    address = server[1]
+    assert get(address, "/gradio_api/file=http://93.184.216.34/x.jpg")[0] == 403
+    for url in ("http://93.184.216.34/secret.jpg", "https://huggingface.co/x.jpg"):
+        for image in ({"path": url}, {"path": "a.jpg", "url": url}):
+            begun = time.monotonic()
+            answer = join(address, {**image, "meta": {"_type": "gradio.FileData"}})[1]
             assert "<h2>" not in answer
-        listener.join()
-    assert asked == []
+            assert time.monotonic() - begun < 5  # a connection that is tried waits longer than that
+    # And Gradio's way of fetching is the one that refuses.
+    from gradio import processing_utils
+
+    monkeypatch.setattr(processing_utils, "async_transport", NoTransport())
+    for url in ("http://93.184.216.34/secret.jpg", "https://huggingface.co/x.jpg"):
+        with pytest.raises(Exception, match="fetches nothing"):
+            asyncio.run(processing_utils.async_ssrf_protected_download(url, str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/gradio_api/process_recording"),
+        ("POST", "/gradio_api/vibe-edit"),
+        ("POST", "/gradio_api/call/predict"),
+        ("GET", "/gradio_api/deep_link?session_hash=x"),
+        ("GET", "/gradio_api/proxy=http://93.184.216.34/"),
+        ("GET", "/monitoring"),
+        ("DELETE", "/"),
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(server, method, path):
+    request = urllib.request.Request(server[1] + path, b"" if method == "POST" else None, method=method)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        OPENER.open(request, timeout=60)
+    assert refused.value.code == 404
+
+
+def test_another_page_that_is_open_can_send_nothing(server):
+    evil = {"Origin": "http://evil.example"}
+    assert post_json(server[1], "/gradio_api/queue/join", {}, evil)[0] == 403
+    assert post_json(server[1], "/gradio_api/upload", {}, evil)[0] == 403
+
+
+def test_what_is_old_is_removed_whatever_it_is(tmp_path):
+    old, new = tmp_path / "a/b", tmp_path / "c"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    (old / "link").symlink_to("/etc/passwd")
+    (tmp_path / "empty").mkdir()
+    for path in (old / "file", old, old.parent, tmp_path / "empty"):
+        os.utime(path, (1, 1))
+    os.utime(old / "link", (1, 1), follow_symlinks=False)
+    remove_old(tmp_path, 600)
+    os.utime(old, (1, 1)) if old.exists() else None
+    assert not (old / "file").exists()
+    assert not (old / "link").exists()
+    assert not (tmp_path / "empty").exists()
+    assert (new / "file").exists()
+    assert Path("/etc/passwd").exists()
 
 
 def test_another_s_name_for_this_address_is_refused(server):
@@ -314,10 +394,22 @@ def test_another_s_name_for_this_address_is_refused(server):
     assert b"SPP-SCL on sample" in page
 
 
-def test_a_file_larger_than_the_limit_is_refused(client, folder):
-    (folder / "huge.csv").write_bytes(b"text\n" + b"a day\n" * 2_000_000)
-    with pytest.raises(Exception, match=r"(?i)exceed|large|size|413"):
-        client.predict([gradio_client.handle_file(str(folder / "huge.csv"))], api_name="/score")
+def upload(address, content):
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.csv"\r\n\r\n' + content
+    request = urllib.request.Request(
+        f"{address}/gradio_api/upload",
+        body + b"\r\n--x--\r\n",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    with OPENER.open(request, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def test_a_file_larger_than_the_limit_is_refused(server):
+    (path,) = upload(server[1], b"text\n" + b"a day\n" * 10)
+    assert path.endswith("a.csv")
+    with pytest.raises(urllib.error.HTTPError, match="413"):
+        upload(server[1], b"text\n" + b"a day\n" * 2_000_000)
 
 
 @pytest.mark.parametrize("width", [390, 1200])
@@ -343,7 +435,7 @@ def test_the_page_works_in_a_browser(server, folder, width, monkeypatch):
         # With the keyboard alone: Shift and Enter sends the text.
         keys = pytest.importorskip("selenium.webdriver").Keys
         driver.find_element("css selector", "textarea").send_keys(" ", keys.SHIFT + keys.ENTER)
-        assert "Type a text" in driver.find_element("css selector", "#said [role=alert]").text
+        assert "Give a text or a picture" in driver.find_element("css selector", "#said [role=alert]").text
         # An example fills both; its text is in the list too.
         driver.find_element("css selector", "tr.tr-body, .gallery button").click()
         driver.find_element("css selector", "[data-testid=image] img, .image-frame img")
@@ -383,18 +475,57 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["serve", "--port", "0"])
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "spp_scl.page.server", raising=False)
-    monkeypatch.delitem(sys.modules, "spp_scl.page.app", raising=False)
     assert main(["serve"]) == 1
     assert "pip install 'spp-scl[page]'" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken_is_an_error(server, folder):
+@pytest.mark.parametrize(
+    ("host", "said"), [("127.0.0.1", "already in use"), ("256.1.1.1", "256.1.1.1, port")]
+)
+def test_an_address_that_cannot_be_had_is_an_error_at_once(server, host, said, capsys):
+    from spp_scl.cli import main
+
     port = server[1].rpartition(":")[2]
-    command = [*SERVE, "--model", "models", "--port", port]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    begun = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1, time.monotonic() - begun
-    assert f"port {port}" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main(["serve", "--host", host, "--port", port]) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert "--port" in error
+
+
+@pytest.mark.parametrize(
+    ("host", "local", "name"),
+    [
+        ("127.0.0.2", True, "127.0.0.2"),
+        ("::1", True, "[::1]"),
+        ("localhost", True, "localhost"),
+        ("192.168.1.5", False, "192.168.1.5"),
+        ("0.0.0.0", False, "*"),
+    ],
+)
+def test_the_page_answers_to_its_own_names(host, local, name):
+    from spp_scl.page.command import _describe_host
+
+    found, names = _describe_host(host)
+    assert found == local
+    assert name in names
+    assert ("*" in names) == (host == "0.0.0.0")
+
+
+def test_a_closed_terminal_leaves_nothing(tmp_path):
+    """A process in a folder of its own, which gets SIGHUP."""
+    program = (
+        "from spp_scl.page.command import temporary_folder\nimport tempfile, time\n"
+        "with temporary_folder() as folder:\n"
+        "    (folder / 'uploads/me.jpg').write_text('x')\n"
+        "    tempfile.NamedTemporaryFile(delete=False).write(b'x')\n"
+        "    print('ready', flush=True)\n    time.sleep(60)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        assert left_in(tmp_path)
+        process.send_signal(signal.SIGHUP)
+        process.wait(30)
+    assert list(tmp_path.iterdir()) == []

@@ -58,16 +58,18 @@ def write_error(message: str) -> str:
     return render("page/error.html.jinja", message=message)
 
 
-def write_scores(scores: pd.DataFrame) -> str:
+def write_scores(scores: pd.DataFrame, notice: str) -> str:
     """The first rows of a file's scores.
 
     Args:
         scores: as `score_file` writes them.
+        notice: a sentence to read beside them; empty: none.
     """
     errors = int(scores["error"].notna().sum())
     names = [name for name in scores.columns if name != "error" or errors]
     return render(
         "page/scores.html.jinja",
+        notice=notice,
         names=names,
         rows=records(scores.head(_ROWS)[names]),
         posts=len(scores),
@@ -82,7 +84,7 @@ def write_about(predictor: Predictor) -> str:
         "page/about.html.jinja",
         config=predictor.bundle.config,
         model=predictor.model,
-        encoders={kind: predictor.bundle.info(kind) for kind in ("text", "image")},
+        encoders={kind: predictor.bundle.info(kind) for kind in predictor.model.reads.encoders},
         scores=[(key, SCORE_NAMES[key]) for key in MAIN],
         limits=LIMITS,
     )

@@ -14,10 +14,9 @@ from spp_scl.page.uploads import read_upload, score_upload
 from spp_scl.prediction.predictor import Predictor
 from spp_scl.raw.sample import make_picture, make_tweet
 
-# Seconds: how often what is older is removed, and how old it may be.
-_SWEEP, _KEPT = 60, 600
-
-_COUPLED = "With this model a prediction depends on the posts that share its batch: alone, it is another one."
+_COUPLED = (
+    "With this model a prediction depends on the posts that share its batch: among others, it is another one."
+)
 
 
 def _take_path(payload: Any) -> str | None:
@@ -30,41 +29,51 @@ def make_app(predictor: Predictor, folder: Path) -> gr.Blocks:
 
     Args:
         predictor: the model.
-        folder: for other files than what is uploaded, on the same disk.
+        folder: for the examples.
     """
-    model = predictor.model
+    model, reads = predictor.model, predictor.model.reads
+    coupled = _COUPLED if model.couples_batch else ""
 
     def answer(text: str | None, picture: str | None, explain: bool) -> Iterator[str]:
         try:
-            post, notice = read_upload(text or "", picture)
+            post, notice = read_upload(text or "", picture, reads)
             prediction = predictor.predict([predictor.prepare(post)])[0]
         except UserError as error:
             yield write_error(str(error))
             return
-        notices = [notice, _COUPLED if model.couples_batch else ""]
+        notices = [notice, coupled]
         yield write_prediction(post, prediction, [*notices, "Explaining it..." if explain else ""])
         if explain:
             yield write_prediction(post, prediction, notices, predictor.explain(post, prediction.label))
 
     def score(files: Sequence[str] | None) -> Iterator[tuple[str, str | None]]:
-        # Gradio copies the scores to where uploads are, and removes them like these.
-        with tempfile.TemporaryDirectory(dir=folder) as own:
+        # Gradio copies the scores to where uploads are.
+        with tempfile.TemporaryDirectory() as own:
             try:
                 path, scores = score_upload(predictor, files or (), Path(own))
             except UserError as error:
                 yield write_error(str(error)), None
                 return
-            yield write_scores(scores), str(path)
+            yield write_scores(scores, coupled), str(path)
 
     title = f"{model.title} on {predictor.bundle.config['dataset']}"
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)) as app:
+    with gr.Blocks(title=title, analytics_enabled=False) as app:
         gr.HTML("<h1>What does a post say, with its picture?</h1>")
         with gr.Tab("A post"):
             with gr.Row():
                 with gr.Column():
-                    text = gr.Textbox(label="Text", lines=3, placeholder="Blue Jays game with the fam!")
+                    text = gr.Textbox(
+                        label="Text",
+                        lines=3,
+                        placeholder="Blue Jays game with the fam!",
+                        visible=reads.text is not None,
+                    )
                     picture = gr.Image(
-                        label="Picture", type="filepath", sources=["upload", "clipboard"], height=280
+                        label="Picture",
+                        type="filepath",
+                        sources=["upload", "clipboard"],
+                        height=280,
+                        visible=reads.image is not None,
                     )
                     # A class of our own would need a front end of its own.
                     setattr(picture, "preprocess", _take_path)  # noqa: B010
@@ -88,7 +97,7 @@ def make_app(predictor: Predictor, folder: Path) -> gr.Blocks:
         with gr.Tab("The model"):
             gr.HTML(write_about(predictor), elem_classes="about")
         asked = [text, picture, explain]
-        # One at a time: the model has a lock, and pictures that wait would only take memory.
+        # Two at a time: one is prepared while the other has the model; more pictures would only take memory.
         gr.on([button.click, text.submit], answer, asked, said, concurrency_limit=2, api_name="predict")
         start.click(score, files, [summary, scores], concurrency_limit=1, api_name="score")
     return app
@@ -98,7 +107,7 @@ def _make_examples(folder: Path) -> list[list[str]]:
     """Posts of the generated data, which nobody has written: one of each sentiment."""
     raw, rng = folder / "examples", random.Random(1)
     raw.mkdir()
-    gr.set_static_paths([raw])  # else they are removed like what is uploaded
+    gr.set_static_paths([raw])  # else they are copied, and removed, like what is uploaded
     found = []
     for sentiment in ("positive", "neutral", "negative"):
         path = raw / f"{sentiment}.jpg"

@@ -1,6 +1,6 @@
 """What people upload to the page: checked before it is read, and refused with a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -8,42 +8,48 @@ import pandas as pd
 from PIL import Image
 
 from spp_scl.errors import UserError
+from spp_scl.methods.shared.method import Reads
 from spp_scl.prediction.posts import Post, read_post
 from spp_scl.prediction.predictor import Predictor
-from spp_scl.prediction.reading import Columns, read_rows
+from spp_scl.prediction.reading import MAX_CHARACTERS, Columns, read_rows
 from spp_scl.prediction.scoring import score_file
 
 # Bytes of a file. Gradio refuses larger ones while they arrive.
 LARGEST_FILE = 10 * 2**20
 
 _MEGAPIXELS = 25
-_TOO_LARGE = f"The picture has more than {_MEGAPIXELS} megapixels; make it smaller."
-_CHARACTERS = 10_000
+_TOO_LARGE = f"more than {_MEGAPIXELS} megapixels; make it smaller"
 _POSTS = 1_000
 # Not Parquet: a file of kilobytes can unpack to gigabytes.
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_ANIMATED = ("GIF", "PNG", "WEBP")
 
 
-def read_upload(text: str, picture: str | None) -> tuple[Post, str]:
+def read_upload(text: str, picture: str | None, reads: Reads) -> tuple[Post, str]:
     """A post from the page, and what to say of it; empty: nothing.
 
     Args:
         text: as typed.
         picture: the path of the uploaded file; None: there is none.
+        reads: what the model reads.
 
     Raises:
-        UserError: it is empty, too large, or the picture cannot be read.
+        UserError: there is nothing that the model reads, it is too large, or the picture cannot be read.
     """
-    if len(text) > _CHARACTERS:
-        raise UserError(f"The text is longer than {_CHARACTERS:,} characters.")
-    if not text.strip() and picture is None:
-        raise UserError("Type a text, add a picture, or both.")
-    notice = "" if picture is None else _check_picture(Path(picture))
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"The text is longer than {MAX_CHARACTERS:,} characters.")
+    notice = ""
     try:
-        return read_post({"text": text, "image": None if picture is None else Path(picture)}), notice
-    except UserError as error:  # it begins with the place of the file here
-        raise UserError(f"The picture {str(error).removeprefix(f'{picture}: ')}") from None
+        if picture is not None:
+            notice = _check_picture(Path(picture))
+        post = read_post({"text": text, "image": None if picture is None else Path(picture)})
+    except UserError as error:  # it may begin with the place of the file here
+        raise UserError(f"The picture: {str(error).removeprefix(f'{picture}: ')}.") from None
+    if not (post.text and reads.text) and (post.picture is None or not reads.image):
+        wanted = {"text": bool(reads.text), "picture": bool(reads.image)}
+        raise UserError(f"Give a {' or a '.join(name for name, read in wanted.items() if read)}.")
+    return post, notice
 
 
 def _check_picture(path: Path) -> str:
@@ -53,18 +59,18 @@ def _check_picture(path: Path) -> str:
         UserError: it is no picture, or too large.
     """
     if not path.is_file():
-        raise UserError("The picture is no longer here: uploads are kept for some minutes. Add it again.")
+        raise UserError("no longer here: uploads are kept for some minutes; add it again")
     try:
         with Image.open(path, formats=_FORMATS) as picture:
-            size, frames = picture.size, getattr(picture, "n_frames", 1)
+            size = picture.size
+            animated = picture.format in _ANIMATED and getattr(picture, "is_animated", False)
     except Image.DecompressionBombError:  # Pillow's own limit
         raise UserError(_TOO_LARGE) from None
     except Exception:  # on damaged files decoders raise many kinds
-        known = ", ".join(_FORMATS)
-        raise UserError(f"This is no picture that can be read; it may be {known}.") from None
+        raise UserError(f"no picture that can be read; it may be {', '.join(_FORMATS)}") from None
     if size[0] * size[1] > _MEGAPIXELS * 10**6:
         raise UserError(_TOO_LARGE)
-    return "The picture is animated: its first frame alone is read." if frames > 1 else ""
+    return "The picture is animated: its first frame alone is read." if animated else ""
 
 
 def score_upload(predictor: Predictor, files: Sequence[str], folder: Path) -> tuple[Path, pd.DataFrame]:
@@ -79,7 +85,8 @@ def score_upload(predictor: Predictor, files: Sequence[str], folder: Path) -> tu
         The scores, as a file and as a table: see `score_file`.
 
     Raises:
-        UserError: there is not one table, or it cannot be read, or has too many posts.
+        UserError: there is not one table, or it cannot be read, or has too many posts; or two pictures have
+            one name.
     """
     tables = [Path(file) for file in files if Path(file).suffix.lower() in _TABLES]
     pictures = [Path(file) for file in files if Path(file).suffix.lower() not in _TABLES]
@@ -87,9 +94,7 @@ def score_upload(predictor: Predictor, files: Sequence[str], folder: Path) -> tu
         raise UserError(f"Upload one file of posts ({', '.join(_TABLES)}), and the pictures that it names.")
     own = folder / "pictures"
     own.mkdir()
-    for path in pictures:
-        _check_picture(path)
-        (own / path.name).hardlink_to(path)
+    refused = _link_pictures(pictures, own)
     columns = Columns("text", "image", own)
     try:
         count = sum(1 for _ in islice(read_rows(tables[0], columns), _POSTS + 1))
@@ -97,16 +102,35 @@ def score_upload(predictor: Predictor, files: Sequence[str], folder: Path) -> tu
             raise UserError(f"{tables[0].name}: no posts")
         if count > _POSTS:
             raise UserError(f"More than {_POSTS:,} posts; for these there is `spp-scl predict`.")
-        path = folder / "scores.csv"
-        score_file(predictor, tables[0], path, columns)
+        score_file(predictor, tables[0], folder / "scores.parquet", columns)
     except UserError as error:
         raise UserError(str(error).replace(str(tables[0]), tables[0].name)) from None
-    scores = pd.read_csv(path, dtype={"id": "str", "error": "str"})
-    # Where files are on the server's disk is nobody's business.
-    scores["error"] = (
-        scores["error"]
-        .str.replace(f"{own}/", "", regex=False)
-        .str.replace(str(own), "the uploaded pictures", regex=False)
-    )
+    scores = pd.read_parquet(folder / "scores.parquet")
+    scores["error"] = [
+        None if error is None or error != error else _without_places(error, own, refused)
+        for error in scores["error"]
+    ]
+    path = folder / "scores.csv"
     scores.to_csv(path, index=False)
     return path, scores
+
+
+def _link_pictures(pictures: Sequence[Path], folder: Path) -> dict[str, str]:
+    """Link pictures into one folder; returns those that cannot be read, with the reason."""
+    refused = {}
+    for path in pictures:
+        if path.name in refused or (folder / path.name).exists():
+            raise UserError(f"Two files are named {path.name}.")
+        try:
+            _check_picture(path)
+            (folder / path.name).hardlink_to(path)
+        except UserError as error:
+            refused[path.name] = str(error)
+    return refused
+
+
+def _without_places(error: str, folder: Path, refused: Mapping[str, str]) -> str:
+    """An error without the places of files on this machine, which are nobody's business."""
+    error = error.replace(f"{folder}/", "").replace(str(folder), "the uploaded pictures")
+    name = error.removesuffix(": no such picture")
+    return f"{name}: {refused[name]}" if name in refused else error

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
         options.image_column or "image",
         options.images or options.posts.parent,
         named=[name for name in (options.text_column, options.image_column) if name],
+        hint=". Name them with --text-column and --image-column",
     )
     rows, errors = score_file(predictor, options.posts, options.out, columns, options.batch_size)
     print(

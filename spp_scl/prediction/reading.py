@@ -12,7 +12,8 @@ from spp_scl.errors import UserError, first_line
 _DELIMITERS = ",;\t"
 # A longer line, or field, is no post; reading it would take the memory that was promised.
 _LONGEST = 2**24
-_CHARACTERS = 100_000
+# What a text of a post may have.
+MAX_CHARACTERS = 100_000
 _ROWS = 256
 
 
@@ -25,12 +26,14 @@ class Columns:
         image: likewise, with paths relative to `folder`.
         folder: of the pictures; none is read from outside it.
         named: those of the two that somebody asked for by name: a file without them is refused.
+        hint: what to do where neither is there, for the error.
     """
 
     text: str
     image: str
     folder: Path
     named: Sequence[str] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ def _make_row(number: int, values: Mapping[str, Any], columns: Columns) -> Row:
         kind = type(image if isinstance(text, str | None) else text).__name__
         return Row(number, own, error=f"text and image are strings, or missing; this is {kind}")
     text, image = text or None, (image or "").strip() or None
-    if len(text or "") > _CHARACTERS:
-        return Row(number, own, error=f"a text of more than {_CHARACTERS:,} characters")
+    if len(text or "") > MAX_CHARACTERS:
+        return Row(number, own, error=f"a text of more than {MAX_CHARACTERS:,} characters")
     if text is None and image is None:
         return Row(number, own, error="neither a text nor an image")
     if image is None:
@@ -109,7 +112,7 @@ def _require_columns(path: Path, found: Any, columns: Columns) -> None:
     if columns.text not in found and columns.image not in found:
         raise UserError(
             f"{path}: no column named {columns.text} and none named {columns.image}; it has "
-            f"{', '.join(map(str, found))[:200]}. Name them with --text-column and --image-column"
+            f"{', '.join(map(str, found))[:200]}{columns.hint}"
         )
 
 
