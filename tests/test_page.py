@@ -23,12 +23,18 @@ from PIL import Image
 
 from spp_scl.errors import UserError
 from spp_scl.methods.shared.method import Reads
-from spp_scl.page.answers import describe_regions, draw_heat_map, write_error, write_prediction
+from spp_scl.page.answers import (
+    describe_regions,
+    draw_heat_map,
+    write_about,
+    write_error,
+    write_prediction,
+)
 from spp_scl.page.guard import NoTransport, remove_old
 from spp_scl.page.uploads import read_upload, score_upload
 from spp_scl.prediction.explain import Explanation
 from spp_scl.prediction.posts import Post
-from spp_scl.prediction.predictor import Prediction
+from spp_scl.prediction.predictor import Prediction, Predictor
 from tests.browser import open_browser, requests, severe
 from tests.test_prediction import make_bundle
 from tests.test_prediction_files import FACTS
@@ -176,6 +182,16 @@ def test_a_post_with_nothing_that_the_model_reads_is_refused(tmp_path):
         read_upload("a day", None, Reads(image="map"))
 
 
+def test_the_encoder_that_a_model_does_not_read_is_not_shown(tmp_path, data):
+    make_bundle(tmp_path, data, "cnn")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **FACTS}))
+    about = write_about(Predictor.load(tmp_path))
+    assert "text encoder" in about
+    assert "image encoder" not in about
+    assert FACTS["findings"]["coupling"] in about
+
+
 def test_an_animation_is_read_with_a_notice(tmp_path):
     frames = [Image.new("RGB", (40, 40), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -202,8 +218,6 @@ def test_a_file_of_posts_names_what_is_wrong_with_it(tmp_path):
 
 
 def test_a_prediction_is_the_predictor_s(client, folder):
-    from spp_scl import Predictor
-
     expected = Predictor.load(folder / "models")("a good day", image=folder / "photo.jpg")
     html = ask(client, picture=folder / "photo.jpg")
     assert f"<h2>{expected.label}</h2>" in html
