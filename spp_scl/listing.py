@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> None:
         prog="spp-scl methods",
         description="What each method is and reads, its parameters (with their values, in the pipeline's "
         "folder), and the figures published for it.",
+        epilog="example: spp-scl methods clmlf",
     )
     parser.add_argument("names", nargs="*", metavar="METHOD", help="only these; all where none is given")
     names = parser.parse_args(arguments).names or list_methods()

@@ -76,7 +76,11 @@ def _collect(study: Study, data: str, base: Overrides, seeds: Sequence[int], com
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Studies of the method, as DVC experiments.")
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Studies of the method, as DVC experiments.",
+        epilog="example: spp-scl studies run ablations alpha --data sample --seeds 3",
+    )
     parser.add_argument(
         "action",
         choices=("run", "collect"),

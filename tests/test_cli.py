@@ -73,6 +73,14 @@ finally:
     assert "studies" in help_text
 
 
+@pytest.mark.parametrize("command", cli._COMMANDS)
+def test_the_help_of_each_command_has_an_example(command, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    assert f"example: spp-scl {command}" in capsys.readouterr().out.replace("examples:", "example:")
+
+
 @pytest.mark.parametrize("arguments", [[], ["unknown"], ["released", "x.pth", "--dataset", "unknown"]])
 def test_a_wrong_command_line_is_refused_with_the_usage(tmp_path, arguments):
     done = spp_scl(tmp_path, *arguments)

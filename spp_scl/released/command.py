@@ -37,7 +37,9 @@ def _classes() -> dict[str, tuple[str, ...]]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="spp-scl released", description="Read the authors' checkpoint into this project."
+        prog="spp-scl released",
+        description="Read the authors' checkpoint into this project.",
+        epilog="example: spp-scl released checkpoint.pth --dataset mvsa_single",
     )
     parser.add_argument("checkpoint", type=Path, help="a .pth state dict in the released layout")
     parser.add_argument(
