@@ -73,6 +73,14 @@ finally:
     assert "studies" in help_text
 
 
+def test_a_reader_that_has_had_enough_ends_the_command_quietly():
+    with subprocess.Popen(
+        [*SPP_SCL, "methods"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("command", cli._COMMANDS)
 def test_the_help_of_each_command_has_an_example(command, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
