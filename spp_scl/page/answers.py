@@ -80,13 +80,11 @@ def write_scores(scores: pd.DataFrame, notice: str) -> str:
 
 def write_about(predictor: Predictor) -> str:
     """Which model it is, and what the audit says of it."""
-    reads = predictor.model.reads
-    kinds = [kind for kind, read in (("text", reads.text), ("image", reads.image)) if read]
     return render(
         "page/about.html.jinja",
         config=predictor.bundle.config,
         model=predictor.model,
-        encoders={kind: predictor.bundle.info(kind) for kind in kinds},
+        encoders={kind: predictor.bundle.info(kind) for kind in predictor.model.reads.kinds},
         scores=[(key, SCORE_NAMES[key]) for key in MAIN],
         limits=LIMITS,
     )

@@ -73,8 +73,8 @@ class Guard:
         """The status of the answer; 200: the application's own."""
         if scope["type"] != "http":
             return 404
-        path, method, headers = scope["path"], scope["method"], Headers(scope=scope)
-        if method == "POST" and path in _POST:
+        path, verb, headers = scope["path"], scope["method"], Headers(scope=scope)
+        if verb == "POST" and path in _POST:
             # Another page that a user has open can send forms here, and its browser says from where.
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != headers.get("host"):
@@ -83,7 +83,7 @@ class Guard:
             if not length.isdecimal():
                 return 411
             return 200 if int(length) <= _POST[path] else 413
-        if method not in ("GET", "HEAD"):
+        if verb not in ("GET", "HEAD"):
             return 404
         if path.startswith(_FILE):
             return 200 if self._may_serve(path.removeprefix(_FILE)) else 403

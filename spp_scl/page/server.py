@@ -44,11 +44,12 @@ def serve(predictor: Predictor, host: str, port: int, hosts: Sequence[str], fold
     # Gradio asks its own address whether it answers, and must not ask a proxy.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), host, "localhost"]))
+    written = f"[{host}]" if ":" in host else host
     done = threading.Event()
     threading.Thread(target=_sweep, args=(folder, done), daemon=True).start()
     try:
         make_app(predictor, folder).queue(max_size=_WAITING, api_open=False).launch(
-            server_name=f"[{host}]" if ":" in host else host,
+            server_name=written,
             server_port=port,
             quiet=True,
             prevent_thread_lock=True,
@@ -70,7 +71,7 @@ def serve(predictor: Predictor, host: str, port: int, hosts: Sequence[str], fold
             css=(Path(__file__).parent / "page.css").read_text(encoding="utf-8"),
             js=_JS,
         )
-        print(f"http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
+        print(f"http://{written}:{port} (Ctrl-C ends it)", flush=True)
         done.wait()
     except OSError as error:
         raise UserError(f"{host}, port {port}: cannot be listened on: {first_line(error)}") from None

@@ -47,8 +47,7 @@ def read_upload(text: str, picture: str | None, reads: Reads) -> tuple[Post, str
     except UserError as error:  # it may begin with the place of the file here
         raise UserError(f"The picture: {str(error).removeprefix(f'{picture}: ')}.") from None
     if not (post.text and reads.text) and (post.picture is None or not reads.image):
-        wanted = {"text": bool(reads.text), "picture": bool(reads.image)}
-        raise UserError(f"Give a {' or a '.join(name for name, read in wanted.items() if read)}.")
+        raise UserError(f"Give a {' or a '.join(reads.kinds).replace('image', 'picture')}.")
     return post, notice
 
 
@@ -106,10 +105,9 @@ def score_upload(predictor: Predictor, files: Sequence[str], folder: Path) -> tu
     except UserError as error:
         raise UserError(str(error).replace(str(tables[0]), tables[0].name)) from None
     scores = pd.read_parquet(folder / "scores.parquet")
-    scores["error"] = [
-        None if error is None or error != error else _without_places(error, own, refused)
-        for error in scores["error"]
-    ]
+    scores["error"] = scores["error"].map(
+        lambda error: _without_places(error, own, refused), na_action="ignore"
+    )
     path = folder / "scores.csv"
     scores.to_csv(path, index=False)
     return path, scores

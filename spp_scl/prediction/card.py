@@ -86,14 +86,13 @@ def _metadata(bundle: Bundle, dataset: str) -> str:
 
 def _describe_encoders(bundle: Bundle, with_encoders: bool) -> str:
     lines = []
-    for kind, read in (("text", bundle.model.reads.text), ("image", bundle.model.reads.image)):
+    for kind in bundle.model.reads.kinds:
         info = bundle.info(kind)
         if kind in bundle.model.encoders:
             where = "in the loop of the training, and in the model's file"
         else:
             where = "frozen; " + ("in this folder" if with_encoders else "not in this folder")
-        if read:
-            lines.append(f"- {kind}: {info.architecture}, {info.weights} ({where}); SHA-256 `{info.sha256}`")
+        lines.append(f"- {kind}: {info.architecture}, {info.weights} ({where}); SHA-256 `{info.sha256}`")
     return "\n".join(lines)
 
 

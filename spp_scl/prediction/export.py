@@ -64,8 +64,6 @@ def export(
     from spp_scl.prediction.card import write_card
 
     bundle = load_bundle(model)
-    reads = bundle.model.reads
-    kinds = [kind for kind, read in (("text", reads.text), ("image", reads.image)) if read]
     with replacing(folder) as aside:
         aside.mkdir()
         shutil.copyfile(bundle.folder / WEIGHTS, aside / WEIGHTS)
@@ -75,7 +73,11 @@ def export(
                 encoder["weights"] = Path(encoder["weights"]).name
         write_json(aside / CONFIG, config)
         (aside / "README.md").write_text(write_card(bundle, with_encoders), encoding="utf-8")
-        packed = [kind for kind in kinds if kind not in bundle.model.encoders] if with_encoders else []
+        packed = (
+            [kind for kind in bundle.model.reads.kinds if kind not in bundle.model.encoders]
+            if with_encoders
+            else []
+        )
         for kind in packed:
             network = load_encoder(bundle, kind, (places or {}).get(kind))
             description = network.describe()

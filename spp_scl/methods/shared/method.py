@@ -50,6 +50,11 @@ class Reads:
     views: bool = False
 
     @property
+    def kinds(self) -> list[str]:
+        """Which parts of a post it reads, in whatever form."""
+        return ["text"] * (self.text is not None) + ["image"] * (self.image is not None)
+
+    @property
     def encoders(self) -> list[str]:
         """Which encoders it needs."""
         return ["text"] * (self.text == "layers") + ["image"] * (self.image == "map")
