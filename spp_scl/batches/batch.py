@@ -220,7 +220,7 @@ class FeatureStore:
         )
 
     def _take(self, features: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        return features[index.to(features.device)].to(self.device).float()
+        return features.index_select(0, index.to(features.device)).to(self.device).float()
 
 
 def _fits(device: torch.device, *tensors: torch.Tensor) -> bool:
