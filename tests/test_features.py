@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import h5py
@@ -278,8 +279,11 @@ def test_a_run_that_ends_in_the_middle_goes_on_where_it_was(
     ):
         done.clear()
         path = tmp_path / "stopped" / f"{name}.h5"
-        with pytest.raises(type(stop)):
+        threads = threading.active_count()
+        with pytest.raises(type(stop)) as raised:
             encode_it(path)
+        # No worker goes on, though what was raised is still held.
+        assert threading.active_count() == threads, raised
         assert not path.exists()
         assert path.with_name(f".{name}.h5.tmp").exists()
     monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -72,7 +73,8 @@ def encode(inputs: Inputs, path: Path | str, info: EncoderInfo) -> None:
             log.info("%d of %d %s were encoded before", total - len(missing), total, inputs.name)
         batches = list(inputs.batches(missing))
         computed = in_order(lambda batch: run_batch(inputs, batch, info.weights), batches, inputs.device)
-        with progress(desc=inputs.name, unit=inputs.name, total=len(missing)) as bar:
+        # Closed, so that the workers end with a run that fails.
+        with closing(computed), progress(desc=inputs.name, unit=inputs.name, total=len(missing)) as bar:
             for batch, features in zip(batches, computed, strict=True):
                 for item, own in zip(batch, features, strict=True):
                     writer.write(item, *inputs.parts(item, own))
