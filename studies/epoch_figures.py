@@ -24,7 +24,7 @@ _PATIENCE = 20
 
 
 def draw(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Write `orders.png`, `.svg`, `orders.csv` and `lengths.csv`; returns the files.
+    """Write `orders.png`, `.svg`, `orders.csv`, `recalls.csv` and `lengths.csv`; returns the files.
 
     Args:
         folder: with `<name>-s<seed>.csv`.
@@ -34,11 +34,12 @@ def draw(folder: Path, names: Sequence[str]) -> list[Path]:
         UserError: nothing of a name was trained.
     """
     runs = {name: _read(folder, name) for name in names}
-    files = [folder / "orders.csv", folder / "lengths.csv", folder / "orders.png"]
+    files = [folder / name for name in ("orders.csv", "recalls.csv", "lengths.csv", "orders.png")]
     tabulate_orders(runs).to_csv(files[0], index=False)
-    tabulate_lengths(runs).to_csv(files[1], index=False)
-    _draw_orders(files[2], runs)
-    return [*files, files[2].with_suffix(".svg")]
+    tabulate_recalls(runs).to_csv(files[1], index=False)
+    tabulate_lengths(runs).to_csv(files[2], index=False)
+    _draw_orders(files[3], runs)
+    return [*files, files[3].with_suffix(".svg")]
 
 
 def _read(folder: Path, name: str) -> list[pd.DataFrame]:
@@ -63,6 +64,14 @@ def tabulate_orders(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
                 line |= {f"{key}_gain": gain.mean, f"{key}_gain_low": gain.low, f"{key}_gain_high": gain.high}
             lines.append(line)
     return pd.DataFrame(lines)
+
+
+def tabulate_recalls(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
+    """For each name, split, scored epoch and order the recall of each class, the mean over seeds."""
+    table = pd.concat([run.assign(name=name) for name, found in runs.items() for run in found])
+    recalls = [column for column in table if column.startswith("recall_")]
+    table = table[table["order"].isin(_ORDERS)]
+    return table.groupby(["name", "split", "epoch", "order"], sort=False)[recalls].mean().reset_index()
 
 
 def _by_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +150,7 @@ def _draw_orders(path: Path, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None
                 ax.fill_between(
                     values.index, values.min(axis=1), values.max(axis=1), color=color, alpha=0.15, linewidth=0
                 )
-            ax.set_title(f"{name}: {title} ({len(found)} seeds)")
+            ax.set_title(f"{name}: {title} ({len(found)} seed{'s' if len(found) > 1 else ''})")
             ax.grid(alpha=0.3)
         column[-1].set_xlabel("epoch")
     for ax in axes[:, 0]:

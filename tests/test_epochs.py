@@ -63,6 +63,7 @@ def scored(valid, orders=("own",)):
             rows.append({"epoch": epoch, "split": "test", "order": order})
             rows[-1]["accuracy"] = epoch / 1000 + i / 10
             rows[-2]["accuracy"] = value
+            rows[-1]["recall_positive"] = rows[-2]["recall_positive"] = value + i / 10
     return pd.DataFrame(rows)
 
 
@@ -93,6 +94,9 @@ def test_orders_are_compared_seed_by_seed_and_drawn(tmp_path):
     assert table.loc[table["split"] == "valid", "sorted_gain"].tolist() == pytest.approx([0, 0])
     for path in draw(tmp_path, ["batch"]):
         assert path.stat().st_size > 100
+    recalls = pd.read_csv(tmp_path / "recalls.csv").set_index(["split", "epoch", "order"])["recall_positive"]
+    assert recalls["test", 2, "sorted"] == pytest.approx(0.7)
+    assert "own" not in recalls.index.get_level_values("order")
     # Another name that begins alike is another training.
     (tmp_path / "batch-small-s1.csv").write_text("nothing")
     draw(tmp_path, ["batch"])
