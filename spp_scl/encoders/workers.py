@@ -7,7 +7,7 @@ second. Features do not depend on the number of cores, either.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -32,7 +32,7 @@ def count_workers(device: torch.device) -> int:
 
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], device: torch.device
-) -> Iterator[_Result]:
+) -> Generator[_Result]:
     """Apply a function to items on all cores; the results come in the order of the items.
 
     A worker computes on one core: the last digits of a result then do not depend on how many there are, and
