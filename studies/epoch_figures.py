@@ -13,10 +13,12 @@ from spp_scl.report.style import COLORS, save_figure
 from studies.statistics import Summary, summarize
 
 _ORDERS = {
-    "sorted": "batches sorted by label, as in the published files",
+    "sorted": "batches sorted by label, as the published files are",
     "shuffled": "shuffled",
     "alone": "one at a time",
 }
+
+_SPLITS = {"valid": "validation", "test": "test"}
 
 # Epochs that papers train, and the patience of this project.
 _LENGTHS = (20, 50, 150)
@@ -24,59 +26,74 @@ _PATIENCE = 20
 
 
 def draw(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Write `orders.png`, `.svg`, `orders.csv`, `recalls.csv` and `lengths.csv`; returns the files.
+    """Write `orders.png`, `.svg`, and `orders`, `gains`, `recalls` and `lengths.csv`; returns the files.
 
     Args:
         folder: with `<name>-s<seed>.csv`.
-        names: a column of the figure each.
+        names: of trainings, side by side.
 
     Raises:
         UserError: nothing of a name was trained.
     """
     runs = {name: _read(folder, name) for name in names}
-    files = [folder / name for name in ("orders.csv", "recalls.csv", "lengths.csv", "orders.png")]
-    tabulate_orders(runs).to_csv(files[0], index=False)
-    tabulate_recalls(runs).to_csv(files[1], index=False)
-    tabulate_lengths(runs).to_csv(files[2], index=False)
-    _draw_orders(files[3], runs)
-    return [*files, files[3].with_suffix(".svg")]
+    orders = tabulate_orders(runs)
+    tables = {
+        "orders": orders,
+        "gains": tabulate_gains(orders),
+        "recalls": tabulate_recalls(runs),
+        "lengths": tabulate_lengths(runs),
+    }
+    files = []
+    for name, table in tables.items():
+        files.append(folder / f"{name}.csv")
+        table.to_csv(files[-1], index=False)
+    figure = folder / "orders.png"
+    _draw_orders(figure, orders)
+    return [*files, figure, figure.with_suffix(".svg")]
 
 
 def _read(folder: Path, name: str) -> list[pd.DataFrame]:
-    whole = re.compile(rf"{re.escape(name)}-s\d+\.csv")
-    found = [pd.read_csv(path) for path in sorted(folder.glob("*.csv")) if whole.fullmatch(path.name)]
-    if not found:
+    """A table a seed, the lowest seed first."""
+    whole = re.compile(rf"{re.escape(name)}-s(\d+)\.csv")
+    matches = [match for path in folder.glob("*.csv") if (match := whole.fullmatch(path.name))]
+    if not matches:
         raise UserError(f"{folder}/{name}-s*.csv: no such file; run `python -m studies.epochs train {name}`")
-    return found
+    seeds = sorted(int(match[1]) for match in matches)
+    return [pd.read_csv(folder / f"{name}-s{seed}.csv").assign(seed=seed) for seed in seeds]
 
 
 def tabulate_orders(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
-    """For each name, split, scored epoch and order the mean over seeds, and sorted less shuffled."""
-    lines = []
-    for name, found in runs.items():
-        wide = [_by_order(table) for table in found]
-        for split, epoch in wide[0].index:
-            here = [table.loc[(split, epoch)] for table in wide if (split, epoch) in table.index]
-            line = {"name": name, "split": split, "epoch": epoch, "seeds": len(here)}
-            line |= {order: float(np.mean([one[order] for one in here])) for order in _ORDERS}
-            for key in ("sorted", "alone"):
-                gain = summarize([one[key] - one["shuffled"] for one in here])
-                line |= {f"{key}_gain": gain.mean, f"{key}_gain_low": gain.low, f"{key}_gain_high": gain.high}
-            lines.append(line)
-    return pd.DataFrame(lines)
+    """For each name, seed, split and scored epoch the accuracy in each order, and the gains over shuffled."""
+    table = _scored(runs)
+    wide = table.pivot_table(
+        index=["name", "seed", "split", "epoch"], columns="order", values="accuracy", sort=False
+    )
+    gains = {f"{key}_gain": wide[key] - wide["shuffled"] for key in ("sorted", "alone")}
+    return wide[list(_ORDERS)].assign(**gains).reset_index().rename_axis(columns=None)
+
+
+def tabulate_gains(orders: pd.DataFrame) -> pd.DataFrame:
+    """For each name, split and seed each order's gain: mean, minimum and maximum over the scored epochs."""
+    groups = orders.groupby(["name", "split", "seed"], sort=False)
+    columns = {
+        f"{gain}_{how}": (gain, how)
+        for gain in ("sorted_gain", "alone_gain")
+        for how in ("mean", "min", "max")
+    }
+    return groups.agg(epochs=("epoch", "size"), **columns).reset_index()
 
 
 def tabulate_recalls(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
     """For each name, split, scored epoch and order the recall of each class, the mean over seeds."""
-    table = pd.concat([run.assign(name=name) for name, found in runs.items() for run in found])
+    table = _scored(runs)
     recalls = [column for column in table if column.startswith("recall_")]
-    table = table[table["order"].isin(_ORDERS)]
     return table.groupby(["name", "split", "epoch", "order"], sort=False)[recalls].mean().reset_index()
 
 
-def _by_order(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy by (split, epoch) and order, of the epochs that were scored in all of them."""
-    return table.pivot_table(index=["split", "epoch"], columns="order", values="accuracy").dropna()
+def _scored(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
+    """The scores in several orders of all trainings."""
+    table = pd.concat([run.assign(name=name) for name, found in runs.items() for run in found])
+    return table[table["order"].isin(_ORDERS)]
 
 
 def tabulate_lengths(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
@@ -131,30 +148,41 @@ def _lengths(table: pd.DataFrame) -> dict[str, tuple[int, float]]:
     return {name: (epoch, float(test[epoch])) for name, epoch in kept.items()}
 
 
-def _draw_orders(path: Path, runs: Mapping[str, Sequence[pd.DataFrame]]) -> None:
+def _draw_orders(path: Path, orders: pd.DataFrame) -> None:
+    """Accuracy in shuffled batches, and below it the other orders' gains, a line a seed."""
+    names = orders["name"].unique()
     figure, axes = plt.subplots(
-        2,
-        len(runs),
-        figsize=(5 * len(runs), 7),
+        3,
+        len(names),
+        figsize=(5 * len(names), 9),
         sharex=True,
-        sharey=True,
+        sharey="row",
         layout="constrained",
         squeeze=False,
     )
-    for column, (name, found) in zip(axes.T, runs.items(), strict=True):
-        wide = [_by_order(table) for table in found]
-        for ax, (split, title) in zip(column, (("valid", "validation"), ("test", "test")), strict=True):
-            for color, (order, label) in zip(COLORS, _ORDERS.items(), strict=False):
-                values = pd.concat([table.loc[split, order] for table in wide], axis=1)
-                ax.plot(values.index, values.mean(axis=1), color=color, label=label)
-                ax.fill_between(
-                    values.index, values.min(axis=1), values.max(axis=1), color=color, alpha=0.15, linewidth=0
-                )
-            ax.set_title(f"{name}: {title} ({len(found)} seed{'s' if len(found) > 1 else ''})")
+    for column, name in zip(axes.T, names, strict=True):
+        own = orders[orders["name"] == name]
+        count = own["seed"].nunique()
+        column[0].set_title(f"{name} ({count} seed{'s' if count > 1 else ''})")
+        for ax, (split, title) in zip(column[1:], _SPLITS.items(), strict=True):
+            of_split = own[own["split"] == split]
+            values = of_split.pivot_table(index="epoch", columns="seed", values="shuffled")
+            style = {"color": "black", "linestyle": "-" if split == "test" else "--"}
+            column[0].plot(values.index, values.mean(axis=1), label=f"{title}, shuffled", **style)
+            column[0].fill_between(
+                values.index, values.min(axis=1), values.max(axis=1), color="black", alpha=0.1, linewidth=0
+            )
+            ax.axhline(0, color="black", linewidth=0.8)
+            for color, order in zip(COLORS, ("sorted", "alone"), strict=False):
+                gain = of_split.pivot_table(index="epoch", columns="seed", values=f"{order}_gain") * 100
+                lines = ax.plot(gain.index, gain, color=color, linewidth=1)
+                lines[0].set_label(_ORDERS[order])
+        for ax in column:
             ax.grid(alpha=0.3)
         column[-1].set_xlabel("epoch")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("accuracy: mean and range over seeds")
-    handles = axes[0][0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3)
+    axes[0][0].set_ylabel("accuracy:\nmean and range over seeds")
+    for ax, title in zip(axes[1:, 0], _SPLITS.values(), strict=True):
+        ax.set_ylabel(f"{title}: points above\nshuffled, a line a seed")
+    handles = [*axes[0][0].get_legend_handles_labels()[0], *axes[1][0].get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     save_figure(figure, path)

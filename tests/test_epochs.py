@@ -9,7 +9,7 @@ from spp_scl.errors import UserError
 from spp_scl.evaluation.evaluate import evaluate
 from spp_scl.training.training import train
 from studies import epochs
-from studies.epoch_figures import _lengths, draw, tabulate_lengths, tabulate_orders
+from studies.epoch_figures import _lengths, draw, tabulate_lengths
 from studies.epochs import score_epochs
 from tests.recipes import TRAIN, make_artifact, make_recipe
 
@@ -86,14 +86,22 @@ def test_early_stopping_keeps_the_best_epoch_before_twenty_without_a_better_one(
 def test_orders_are_compared_seed_by_seed_and_drawn(tmp_path):
     orders = ("shuffled", "sorted", "alone", "own")
     for seed in (1, 2):
-        scored([0.5, 0.6], orders).to_csv(tmp_path / f"batch-s{seed}.csv", index=False)
-    table = tabulate_orders({"batch": [pd.read_csv(tmp_path / f"batch-s{s}.csv") for s in (1, 2)]})
-    test = table[table["split"] == "test"]
-    assert test["sorted_gain"].tolist() == pytest.approx([0.1, 0.1])
-    assert test["alone_gain"].tolist() == pytest.approx([0.2, 0.2])
-    assert table.loc[table["split"] == "valid", "sorted_gain"].tolist() == pytest.approx([0, 0])
+        run = scored([0.5, 0.6], orders)
+        # In the second epoch sorted batches are worse, more so with another seed.
+        worse = (run["epoch"] == 2) & (run["split"] == "test") & (run["order"] == "sorted")
+        run.loc[worse, "accuracy"] -= seed / 10
+        run.to_csv(tmp_path / f"batch-s{seed}.csv", index=False)
     for path in draw(tmp_path, ["batch"]):
         assert path.stat().st_size > 100
+    table = pd.read_csv(tmp_path / "orders.csv").set_index(["split", "seed", "epoch"]).sort_index()
+    for seed in (1, 2):
+        assert table.loc[("test", seed), "sorted_gain"].tolist() == pytest.approx([0.1, 0.1 - seed / 10])
+        assert table.loc[("test", seed), "alone_gain"].tolist() == pytest.approx([0.2, 0.2])
+        assert table.loc[("valid", seed), "sorted_gain"].tolist() == pytest.approx([0, 0])
+    gains = pd.read_csv(tmp_path / "gains.csv").set_index(["split", "seed"])
+    assert gains.loc[("test", 2), "sorted_gain_mean"] == pytest.approx(0)
+    assert gains.loc[("test", 2), "sorted_gain_min"] == pytest.approx(-0.1)
+    assert gains.loc[("test", 2), "sorted_gain_max"] == pytest.approx(0.1)
     recalls = pd.read_csv(tmp_path / "recalls.csv").set_index(["split", "epoch", "order"])["recall_positive"]
     assert recalls["test", 2, "sorted"] == pytest.approx(0.7)
     assert "own" not in recalls.index.get_level_values("order")
