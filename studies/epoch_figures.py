@@ -84,10 +84,12 @@ def tabulate_gains(orders: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate_recalls(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
-    """For each name, split, scored epoch and order the recall of each class, the mean over seeds."""
+    """For each name, seed, split, scored epoch and order the recall of each class."""
     table = _scored(runs)
     recalls = [column for column in table if column.startswith("recall_")]
-    return table.groupby(["name", "split", "epoch", "order"], sort=False)[recalls].mean().reset_index()
+    return (
+        table.groupby(["name", "seed", "split", "epoch", "order"], sort=False)[recalls].mean().reset_index()
+    )
 
 
 def _scored(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:

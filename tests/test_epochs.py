@@ -102,8 +102,8 @@ def test_orders_are_compared_seed_by_seed_and_drawn(tmp_path):
     assert gains.loc[("test", 2), "sorted_gain_mean"] == pytest.approx(0)
     assert gains.loc[("test", 2), "sorted_gain_min"] == pytest.approx(-0.1)
     assert gains.loc[("test", 2), "sorted_gain_max"] == pytest.approx(0.1)
-    recalls = pd.read_csv(tmp_path / "recalls.csv").set_index(["split", "epoch", "order"])["recall_positive"]
-    assert recalls["test", 2, "sorted"] == pytest.approx(0.7)
+    recalls = pd.read_csv(tmp_path / "recalls.csv").set_index(["seed", "split", "epoch", "order"])
+    assert recalls.loc[(2, "test", 2, "sorted"), "recall_positive"] == pytest.approx(0.7)
     assert "own" not in recalls.index.get_level_values("order")
     # Another name that begins alike is another training.
     (tmp_path / "batch-small-s1.csv").write_text("nothing")
