@@ -18,6 +18,9 @@ _ORDERS = {
     "alone": "one at a time",
 }
 
+# What is compared with shuffled batches.
+_COMPARED = ("sorted", "alone")
+
 _SPLITS = {"valid": "validation", "test": "test"}
 
 # Epochs that papers train, and the patience of this project.
@@ -68,7 +71,7 @@ def tabulate_orders(runs: Mapping[str, Sequence[pd.DataFrame]]) -> pd.DataFrame:
     wide = table.pivot_table(
         index=["name", "seed", "split", "epoch"], columns="order", values="accuracy", sort=False
     )
-    gains = {f"{key}_gain": wide[key] - wide["shuffled"] for key in ("sorted", "alone")}
+    gains = {f"{key}_gain": wide[key] - wide["shuffled"] for key in _COMPARED}
     return wide[list(_ORDERS)].assign(**gains).reset_index().rename_axis(columns=None)
 
 
@@ -76,9 +79,7 @@ def tabulate_gains(orders: pd.DataFrame) -> pd.DataFrame:
     """For each name, split and seed each order's gain: mean, minimum and maximum over the scored epochs."""
     groups = orders.groupby(["name", "split", "seed"], sort=False)
     columns = {
-        f"{gain}_{how}": (gain, how)
-        for gain in ("sorted_gain", "alone_gain")
-        for how in ("mean", "min", "max")
+        f"{key}_gain_{how}": (f"{key}_gain", how) for key in _COMPARED for how in ("mean", "min", "max")
     }
     return groups.agg(epochs=("epoch", "size"), **columns).reset_index()
 
@@ -175,7 +176,7 @@ def _draw_orders(path: Path, orders: pd.DataFrame) -> None:
                 values.index, values.min(axis=1), values.max(axis=1), color="black", alpha=0.1, linewidth=0
             )
             ax.axhline(0, color="black", linewidth=0.8)
-            for color, order in zip(COLORS, ("sorted", "alone"), strict=False):
+            for color, order in zip(COLORS, _COMPARED, strict=False):
                 gain = of_split.pivot_table(index="epoch", columns="seed", values=f"{order}_gain") * 100
                 lines = ax.plot(gain.index, gain, color=color, linewidth=1)
                 lines[0].set_label(_ORDERS[order])
