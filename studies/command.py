@@ -36,17 +36,21 @@ def main(argv: Sequence[str]) -> None:
     base = dict(_override(text) for text in options.set)
     seeds = range(1, options.seeds + 1)
     if options.action == "run":
-        rows = [
-            row
-            for study in studies
-            for row in study.rows.values()
-            if (not options.only or row.keys() & options.only) and not row.keys() & options.without
-        ]
+        rows = _choose_rows(studies, set(options.only), set(options.without))
         _run(options.data, rows, base, seeds, options.jobs)
         log.info("all there; now: %s", _command(argv, "collect"))
     else:
         for study in studies:
             _collect(study, options.data, base, seeds, _command(argv, "run"))
+
+
+def _choose_rows(studies: Sequence[Study], only: set[str], without: set[str]) -> list[Overrides]:
+    rows = [row for study in studies for row in study.rows.values()]
+    keys = {key for row in rows for key in row}
+    # Otherwise a misspelled one would run nothing, or all, and say that it is done.
+    if unknown := sorted((only | without) - keys):
+        raise UserError(f"no row sets {', '.join(unknown)}; the rows set {', '.join(sorted(keys))}")
+    return [row for row in rows if (not only or row.keys() & only) and not row.keys() & without]
 
 
 def _run(data: str, rows: Sequence[Overrides], base: Overrides, seeds: Sequence[int], jobs: int) -> None:

@@ -101,6 +101,12 @@ def test_studies_are_those_of_the_current_folder_and_get_their_own_arguments(pip
     assert done.stdout == f"{pipeline.name} run alpha --data x -S seed=1 --help\n", done.stderr
 
 
+@pytest.mark.parametrize("option", ["--only", "--without"])
+def test_rows_of_a_study_are_chosen_by_parameters_that_they_set(option):
+    done = spp_scl(ROOT, "studies", "run", "alpha", "--data", "x", option, "alfa")
+    assert (done.returncode, done.stderr) == (1, "error: no row sets alfa; the rows set alpha\n")
+
+
 def test_studies_outside_the_pipeline_say_where_to_go(tmp_path):
     done = spp_scl(tmp_path, "studies", "run", "alpha")
     assert done.returncode == 1
